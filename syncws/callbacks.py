@@ -1,0 +1,210 @@
+"""From a connection's events to a service's callbacks."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from .endpoint import Endpoint
+from .engine.connection import Connection
+from .engine.dispatch import CLOSED, IDLE, OPENED
+from .protocol.codec import BINARY, ERROR, PING, PONG, TEXT, Event
+from .service import Service
+
+__all__ = ["Runner", "ServiceSpec"]
+
+# Each callback: its parameters behind the caller, and its event.
+_CALLBACKS: dict[str, tuple[tuple[str, ...], int]] = {
+    "on_open": ((), OPENED),
+    "on_text": (("text",), TEXT),
+    "on_binary": (("data",), BINARY),
+    "on_ping": (("data",), PING),
+    "on_pong": (("data",), PONG),
+    "on_idle_timeout": ((), IDLE),
+    "on_error": (("error",), ERROR),
+    "on_close": (("status_code", "reason"), CLOSED),
+}
+_STREAMED = ("on_text", "on_binary")
+
+
+class ServiceSpec:
+    """A service that was looked at once: which callbacks it has and how they are called.
+
+    Args:
+        service: An instance, shared by all connections, or a class, of which
+            each connection gets an instance.
+        client: Whether it is to be a client's.
+
+    Raises:
+        TypeError: It is no service, or a callback has a wrong name or
+            parameters.
+    """
+
+    __slots__ = ("has", "service", "stream_binary", "stream_text")
+
+    def __init__(self, service: Service | type[Service], *, client: bool) -> None:
+        cls = service if isinstance(service, type) else type(service)
+        if not issubclass(cls, Service):
+            raise TypeError(
+                f"a service is an instance or a subclass of syncws.Service, not {service!r}"
+            )
+        self.service = service
+        _check_names(service, cls)
+        self.has = frozenset(name for name in _CALLBACKS if hasattr(service, name))
+        if not self.has:
+            raise TypeError(
+                f"{cls.__name__} has no callback: define one of {', '.join(_CALLBACKS)}"
+            )
+        if client and "on_open" in self.has:
+            raise TypeError(
+                f"{cls.__name__}.on_open is never called on a client, which is open once it is "
+                "made: move what it does behind the Client(...) call"
+            )
+        streamed = {name: _check_signature(service, cls, name) for name in self.has}
+        self.stream_text = streamed.get("on_text", False)
+        self.stream_binary = streamed.get("on_binary", False)
+
+    def instance(self) -> Service:
+        """Return the service for one connection; runs the user's code if it is a class."""
+        return self.service() if isinstance(self.service, type) else self.service
+
+
+def _check_names(service: object, cls: type) -> None:
+    for name in dir(service):
+        if name.startswith("on_") and name not in _CALLBACKS:
+            near = difflib.get_close_matches(name, _CALLBACKS, 1, 0.5)
+            raise TypeError(
+                f"{cls.__name__}.{name} is no callback"
+                + (f"; did you mean {near[0]}?" if near else "")
+                + f" There are {', '.join(_CALLBACKS)}; other methods must not begin with on_"
+            )
+
+
+def _check_signature(service: object, cls: type, name: str) -> bool:
+    """Return whether the callback takes `final` too."""
+    function: Any = getattr(service, name)
+    wanted = ("caller", *_CALLBACKS[name][0])
+    bound = not isinstance(service, type) or isinstance(
+        inspect.getattr_static(service, name), (staticmethod, classmethod)
+    )
+    text = f"{name}({'self, ' if not bound or inspect.ismethod(function) else ''}"
+    if not callable(function):
+        raise TypeError(f"{cls.__name__}.{name} must be a method, not {function!r}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{cls.__name__}.{name} must be a plain method, not async: it runs in a thread "
+            "and may block"
+        )
+    signature = inspect.signature(function)
+    probe: tuple[Any, ...] = (None,) * (len(wanted) + (0 if bound else 1))
+    # A parameter more that has no default is meant, one with a default may be
+    # anything: only `final` is taken for ours then.
+    streamed = name in _STREAMED and (
+        _binds(signature, (*probe, None))
+        and (not _binds(signature, probe) or "final" in signature.parameters)
+    )
+    if streamed or _binds(signature, probe):
+        return streamed
+    also = " or with final behind them" if name in _STREAMED else ""
+    raise TypeError(
+        f"{cls.__name__}.{name}{signature} cannot be called: it must take "
+        f"{text}{', '.join(wanted)}){also}"
+    )
+
+
+def _binds(signature: inspect.Signature, arguments: tuple[Any, ...]) -> bool:
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+class Runner:
+    """Calls a service's callbacks with the events of one connection.
+
+    Every method runs in a worker thread, one at a time.
+
+    Guarantees:
+        - Once this end has closed, only on_error and on_close are called.
+        - A callback that raises is logged once, and the connection is closed
+          with 1011; on_error and on_close still come.
+
+    Args:
+        spec: The service.
+        log: Where exceptions go.
+        where: The path or URL to name there.
+    """
+
+    __slots__ = ("_calls", "_connection", "_endpoint", "_failed", "_log", "_spec", "_where")
+
+    # Both are set before the first event.
+    _connection: Connection
+    _endpoint: Endpoint
+
+    def __init__(self, spec: ServiceSpec, log: logging.Logger, where: str) -> None:
+        self._spec = spec
+        self._log = log
+        self._where = where
+        self._calls: dict[int, Callable[..., Any]] | None = None
+        self._failed = False
+
+    def bind(self, endpoint: Endpoint, connection: Connection) -> None:
+        """Set what the callbacks get as their first argument. Before the first event."""
+        self._endpoint = endpoint
+        self._connection = connection
+
+    def __call__(self, event: Event) -> None:
+        """Handle one event."""
+        try:
+            self._call(event)
+        except BaseException as exc:
+            self._raised(exc)
+
+    def _call(self, event: Event) -> None:
+        opcode = event.opcode
+        calls = self._calls
+        if calls is None:
+            calls = self._prepare()
+        callback = calls.get(opcode)
+        if callback is None:
+            return
+        if opcode > 0:
+            if self._connection.closed_here:
+                return
+            if (opcode == TEXT and self._spec.stream_text) or (
+                opcode == BINARY and self._spec.stream_binary
+            ):
+                callback(self._endpoint, event.data, event.final)
+            else:
+                callback(self._endpoint, event.data)
+        elif opcode == ERROR:
+            callback(self._endpoint, event.data)
+        elif opcode == CLOSED:
+            callback(self._endpoint, event.data.code, event.data.reason)
+        elif opcode == OPENED or not self._connection.closed_here:
+            callback(self._endpoint)
+
+    def _prepare(self) -> dict[int, Callable[..., Any]]:
+        """Make the service; here, since a class runs the user's code."""
+        self._calls = {}
+        service = self._spec.instance()
+        self._calls = {
+            event: getattr(service, name)
+            for name, (_, event) in _CALLBACKS.items()
+            if name in self._spec.has
+        }
+        return self._calls
+
+    def _raised(self, error: BaseException) -> None:
+        self._log.error("%s: a callback raised", self._where, exc_info=error)
+        self._connection.fail(error, "internal error")
+        if self._failed:
+            return
+        self._failed = True
+        on_error = (self._calls or {}).get(ERROR)
+        if on_error is not None:
+            self(Event(ERROR, error))

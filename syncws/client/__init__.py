@@ -1,0 +1,1 @@
+"""The client's side: connecting, and the client itself."""

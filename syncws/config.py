@@ -1,0 +1,210 @@
+"""What can be set, and to what: frozen dataclasses that check themselves.
+
+Durations are float seconds and None switches a limit off; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .timing import check_timeout
+
+__all__ = ["ClientConfig", "Compression", "ConnectionConfig", "ServiceConfig"]
+
+# RFC 9110 section 5.6.2; subprotocol names are tokens (RFC 6455 section 4.1).
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+def _check_count(name: str, value: int | None, *, least: int = 1, optional: bool = True) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int{' or None' if optional else ''}, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
+
+
+def _check_subprotocols(value: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"subprotocols must be a sequence of names such as ({value!r},)")
+    names = tuple(value)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"a subprotocol is a str, not {name!r}")
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(
+                f"{name!r} is no subprotocol name: letters, digits and !#$%&'*+-.^_`|~"
+            )
+    if len(set(names)) != len(names):
+        raise ValueError(f"subprotocols names one twice: {names!r}")
+    return names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression:
+    """How permessage-deflate is offered and accepted. RFC 7692.
+
+    Attributes:
+        level: zlib's level, 1 (fast) to 9 (small).
+        mem_level: zlib's memory level, 1 to 9.
+        server_max_window_bits: The server's largest window, 9 to 15.
+        client_max_window_bits: The client's largest window, 9 to 15.
+        server_no_context_takeover: The server starts each message afresh.
+        client_no_context_takeover: The client starts each message afresh.
+        threshold: Messages of fewer bytes are sent as they are.
+    """
+
+    level: int = 6
+    mem_level: int = 5
+    server_max_window_bits: int = 12
+    client_max_window_bits: int = 12
+    server_no_context_takeover: bool = False
+    client_no_context_takeover: bool = False
+    threshold: int = 128
+
+    def __post_init__(self) -> None:
+        _check_count("threshold", self.threshold, least=0, optional=False)
+        for name, low, high in (
+            ("level", 1, 9),
+            ("mem_level", 1, 9),
+            ("server_max_window_bits", 9, 15),
+            ("client_max_window_bits", 9, 15),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an int, not {value!r}")
+            if not low <= value <= high:
+                raise ValueError(f"{name} must be between {low} and {high}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionConfig:
+    """What both ends of a connection can be told.
+
+    Attributes:
+        idle_timeout: Seconds without a text or binary message in either
+            direction until `on_idle_timeout`, or until a close with 1001 if
+            there is none. None: never. Pings and pongs do not count.
+        max_message_size: Bytes of one incoming message, inflated; over it the
+            connection is closed with 1009.
+        max_frame_size: Bytes of one incoming frame on the wire. None: as the
+            message.
+        max_fragments: Frames of one incoming message.
+        compression: True, False, or a `Compression`.
+        ping_interval: Seconds between keepalive pings. None: no pings.
+        ping_timeout: Seconds after a keepalive ping within which something,
+            whatever it is, must come from the peer. None: no limit.
+        close_timeout: Seconds that a closing handshake and the end of TCP may
+            take.
+        send_timeout: Seconds that a send waits for room in the send buffer.
+            None: for ever.
+        send_buffer_size: Bytes not yet taken by the peer above which a send
+            waits; it goes on at a quarter.
+        receive_queue_size: Messages that wait for a callback or a receive
+            above which reading pauses; it goes on at half.
+        receive_queue_bytes: The same in bytes.
+    """
+
+    idle_timeout: float | None = None
+    max_message_size: int | None = 1_048_576
+    max_frame_size: int | None = None
+    max_fragments: int | None = 4096
+    compression: bool | Compression = True
+    ping_interval: float | None = 20.0
+    ping_timeout: float | None = 20.0
+    close_timeout: float = 10.0
+    send_timeout: float | None = 30.0
+    send_buffer_size: int = 262_144
+    receive_queue_size: int = 256
+    receive_queue_bytes: int = 1_048_576
+
+    def __post_init__(self) -> None:
+        for name in ("idle_timeout", "ping_interval", "ping_timeout", "send_timeout"):
+            check_timeout(name, getattr(self, name))
+        for name in ("idle_timeout", "ping_interval"):
+            if getattr(self, name) == 0:
+                raise ValueError(f"{name} must be more than 0 seconds; None switches it off")
+        if check_timeout("close_timeout", self.close_timeout) is None:
+            raise TypeError("close_timeout must be a number of seconds, not None")
+        for name in ("max_message_size", "max_frame_size", "max_fragments"):
+            _check_count(name, getattr(self, name))
+        for name in ("send_buffer_size", "receive_queue_size", "receive_queue_bytes"):
+            _check_count(name, getattr(self, name), optional=False)
+        if not isinstance(self.compression, (bool, Compression)):
+            raise TypeError(
+                f"compression must be True, False or a Compression, not {self.compression!r}"
+            )
+
+    @property
+    def deflate(self) -> Compression | None:
+        """The compression settings in force, or None if it is off."""
+        if self.compression is True:
+            return _DEFAULT_COMPRESSION
+        return self.compression or None
+
+
+_DEFAULT_COMPRESSION = Compression()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceConfig(ConnectionConfig):
+    """What a service tells its listener: the class attribute `config`.
+
+    Attributes:
+        subprotocols: The subprotocols spoken, best first; the first that the
+            client offers as well is chosen.
+        allowed_origins: Web origins that may connect beside the listener's
+            own, such as "https://app.example"; ("*",) allows every page.
+            A request without an Origin header comes from no browser's page
+            and is always allowed. RFC 6455 section 10.2.
+
+    The others are those of `ConnectionConfig`.
+    """
+
+    subprotocols: Sequence[str] = ()
+    allowed_origins: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "subprotocols", _check_subprotocols(self.subprotocols))
+        if isinstance(self.allowed_origins, (str, bytes)):
+            raise TypeError(
+                f"allowed_origins must be a sequence such as ({self.allowed_origins!r},)"
+            )
+        origins = tuple(self.allowed_origins)
+        for origin in origins:
+            if not isinstance(origin, str):
+                raise TypeError(f"an origin is a str, not {origin!r}")
+            if origin != "*" and not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.\-]*://[^/\s]+", origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: write scheme://host or scheme://host:port, "
+                    "without a path"
+                )
+        object.__setattr__(self, "allowed_origins", origins)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientConfig(ConnectionConfig):
+    """What a client can be told; the keywords of `Client`.
+
+    Attributes:
+        subprotocols: The subprotocols offered, best first.
+        headers: Request headers beside those of the handshake: a mapping or
+            pairs.
+        handshake_timeout: Seconds for connecting, TLS and the opening
+            handshake together. Looking a name up is the system's and is not
+            cut short.
+
+    The others are those of `ConnectionConfig`.
+    """
+
+    subprotocols: Sequence[str] = ()
+    headers: Sequence[tuple[str, str]] = ()
+    handshake_timeout: float | None = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "subprotocols", _check_subprotocols(self.subprotocols))
+        check_timeout("handshake_timeout", self.handshake_timeout)

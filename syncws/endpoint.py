@@ -1,0 +1,258 @@
+"""What both ends of a connection can do: the methods of `Caller` and `Client`."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from typing import Any
+
+from .engine.connection import Connection
+from .errors import Close
+from .protocol.codec import BINARY, PING, PONG, TEXT
+from .timing import check_timeout
+
+__all__ = ["Address", "Endpoint", "peer_addresses"]
+
+#: (host, port), or the path of a Unix-domain socket, "" if it has none.
+Address = tuple[str, int] | str
+
+# Status codes that an application may send. RFC 6455 section 7.4, and the
+# registry it sets up.
+_SENDABLE = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
+
+
+class Endpoint:
+    """One end of a WebSocket.
+
+    Every method may be called from any thread, also from a callback. Once the
+    connection has ended, sending raises `ConnectionClosed` at once.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_attributes",
+        "_connection",
+        "_id",
+        "_local_address",
+        "_remote_address",
+        "_secure",
+        "_subprotocol",
+    )
+
+    def __init__(
+        self, connection: Connection, subprotocol: str | None, addresses: tuple[Address, Address]
+    ) -> None:
+        self._connection = connection
+        self._secure = connection.transport.secure
+        self._subprotocol = subprotocol
+        self._local_address, self._remote_address = addresses
+        self._attributes: dict[str, Any] | None = None
+        self._id: str | None = None
+
+    def __repr__(self) -> str:
+        state = self._connection.state.name.lower()
+        return f"<syncws.{type(self).__name__} {self.id} {self._remote_address} {state}>"
+
+    # -- Sending ---------------------------------------------------------
+
+    def send_text(self, text: str, final: bool = True) -> None:
+        """Send a text message.
+
+        Blocks while more than `send_buffer_size` bytes wait for the peer to
+        read, for up to `send_timeout`. When it returns the message has been
+        taken: it goes out whole and in order unless the connection is lost.
+
+        Args:
+            text: The message, or a fragment of one.
+            final: False if more fragments of the message follow, each by
+                another call; the last has True. They must not be mixed with
+                other messages; pings and pongs may come between.
+
+        Raises:
+            TypeError: `text` is not a str.
+            ValueError: `text` has surrogates, which UTF-8 cannot carry.
+            ConnectionClosed: The connection has ended or is being closed.
+            SendTimeout: The peer did not read; nothing of `text` was sent.
+            InvalidContinuationFrameError: A fragmented binary message is
+                under way.
+
+        RFC 6455 sections 5.4 and 5.6.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"send_text takes a str, not {_kind(text)}; send_binary takes bytes")
+        self._connection.send(TEXT, text.encode(), final)
+
+    def send_binary(self, data: bytes | bytearray | memoryview, final: bool = True) -> None:
+        """Send a binary message; in all else as `send_text`.
+
+        Args:
+            data: The message, or a fragment of one; copied if it is mutable.
+            final: False if more fragments of the message follow.
+
+        Raises:
+            TypeError: `data` is not bytes-like.
+
+        RFC 6455 sections 5.4 and 5.6.
+        """
+        if not isinstance(data, bytes):
+            if not isinstance(data, (bytearray, memoryview)):
+                raise TypeError(
+                    f"send_binary takes bytes, not {_kind(data)}; send_text takes a str"
+                )
+            data = bytes(data)
+        self._connection.send(BINARY, data, final)
+
+    def ping(self, data: bytes = b"") -> None:
+        """Send a ping; the peer's pong comes to `on_pong`.
+
+        Blocks as `send_text` does.
+
+        Args:
+            data: Up to 125 bytes that the pong will carry.
+
+        RFC 6455 section 5.5.2.
+        """
+        self._connection.send_control(PING, _control_data("ping", data))
+
+    def pong(self, data: bytes = b"") -> None:
+        """Send a pong.
+
+        Pings are answered without it, unless the service has an `on_ping`.
+        Blocks as `send_text` does.
+
+        Args:
+            data: Up to 125 bytes, those of the ping that is answered.
+
+        RFC 6455 section 5.5.3.
+        """
+        self._connection.send_control(PONG, _control_data("pong", data))
+
+    def close(
+        self, status_code: int = 1000, reason: str = "", timeout: float | None = 10.0
+    ) -> None:
+        """Close the connection, and wait for its end.
+
+        Sends a close frame and waits for the peer's and for the end of TCP;
+        after `timeout` TCP is cut. Messages that have come and were not yet
+        delivered are dropped, and every thread that blocks in a send or a
+        receive on this connection is woken. Harmless if the connection is
+        closed already.
+
+        Args:
+            status_code: Why: 1000 to 1014 as far as they are assigned and may
+                be sent, 3000 to 4999 for libraries and applications.
+            reason: The same in words, up to 123 bytes of UTF-8.
+            timeout: Seconds to wait. 0 returns at once, and the connection
+                ends within `close_timeout`. None waits for that long.
+
+        RFC 6455 sections 5.5.1 and 7.
+        """
+        close = Close(_status_code(status_code), _reason(reason))
+        check_timeout("timeout", timeout)
+        connection = self._connection
+        allowed = timeout if timeout else connection.config.close_timeout
+        connection.start_close(close, allowed)
+        if timeout != 0:
+            # The I/O thread cuts TCP at the deadline; the rest is its leeway.
+            connection.wait_closed(allowed + 1.0)
+
+    def ready(self) -> None:
+        """Begin to receive, if the connection was opened with ``ready_on_connect=False``.
+
+        Harmless otherwise.
+        """
+        self._connection.ask_to_read()
+
+    # -- State -----------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """An identifier of this connection, unlike every other's."""
+        if self._id is None:
+            self._id = secrets.token_hex(8)
+        return self._id
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What you want to keep with this connection."""
+        if self._attributes is None:
+            self._attributes = {}
+        return self._attributes
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol agreed on, or None."""
+        return self._subprotocol
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent."""
+        return self._connection.sending
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the connection runs over TLS."""
+        return self._secure
+
+    @property
+    def local_address(self) -> Address:
+        """This end's (host, port), or the path of its Unix-domain socket."""
+        return self._local_address
+
+    @property
+    def remote_address(self) -> Address:
+        """The peer's (host, port), or the path of its Unix-domain socket."""
+        return self._remote_address
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes that were sent here and that the system has not taken yet."""
+        return self._connection.buffered_amount
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from the last keepalive ping to its pong, None before the first."""
+        return self._connection.latency
+
+
+def peer_addresses(sock: socket.socket) -> tuple[Address, Address]:
+    """Return the local and the remote address of a connected socket."""
+    return _address(sock.getsockname()), _address(sock.getpeername())
+
+
+def _address(raw: Any) -> Address:
+    return (raw[0], raw[1]) if isinstance(raw, tuple) else str(raw)
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"{type(value).__name__}: {value!r:.60}"
+
+
+def _control_data(name: str, data: object) -> bytes:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{name} takes bytes, not {_kind(data)}")
+    data = bytes(data)
+    if len(data) > 125:
+        raise ValueError(f"{name} carries up to 125 bytes, not {len(data)}: RFC 6455 section 5.5")
+    return data
+
+
+def _status_code(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"status_code must be an int, not {_kind(value)}")
+    if value not in _SENDABLE and not 3000 <= value <= 4999:
+        raise ValueError(
+            f"status_code {value} cannot be sent: use 1000 (normal), 1001 (going away), "
+            "1008 (policy), 1011 (error), another that RFC 6455 section 7.4.1 lets an endpoint "
+            "send, or one from 3000 to 4999"
+        )
+    return int(value)
+
+
+def _reason(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"reason must be a str, not {_kind(value)}")
+    size = len(value.encode())
+    if size > 123:
+        raise ValueError(f"reason takes up to 123 bytes of UTF-8, not {size}: {value!r:.60}")
+    return value

@@ -1,0 +1,745 @@
+"""One open WebSocket, either end.
+
+Threads: methods under "I/O thread" run only in the IOLoop; methods under "Any
+thread" may be called from anywhere and take the lock themselves.
+
+In:  the loop calls `on_ready`, the bytes go through the decoder, messages into
+the inbox. Out: `send` encodes and writes at once if nothing is queued and no
+callback waits for a worker; else it queues, and the loop writes the batch.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from ..config import ConnectionConfig
+from ..errors import (
+    Close,
+    ConnectionClosed,
+    KeepaliveTimeout,
+    SendTimeout,
+    WebSocketError,
+)
+from ..protocol.codec import BINARY, CLOSE, ERROR, PING, PONG, Decoder, Encoder, Event
+from ..timing import Deadline
+from .dispatch import CLOSED, IDLE, OPENED, Inbox
+from .loop import READ, WRITE, IOLoop
+from .outbuf import OutBuffer
+from .state import MOVES, State
+from .timers import Timer
+from .transport import Transport
+
+__all__ = ["Connection"]
+
+# Bytes asked of a socket at once.
+_READ_SIZE = 65_536
+
+# Seconds for which the answer to the peer's close frame waits for those who
+# have its last messages, so that their replies come before it. RFC 6455
+# section 5.5.1 lets an endpoint finish what it is sending.
+_GRACE = 0.5
+
+# The states in which messages can be sent.
+_SENDING = frozenset((State.OPEN, State.ANSWERING))
+
+_NO_CLOSE = Close(1006)  # RFC 6455 section 7.1.5: no close frame was received
+
+
+class Connection:
+    """A WebSocket after its opening handshake.
+
+    Guarantees:
+        - What `send` has taken is written whole, in the order it was taken.
+        - The inbox gets the events in order of arrival, and `CLOSED` last, once.
+        - At most one close frame is sent.
+
+    Args:
+        loop: The I/O loop that will own the socket.
+        transport: The connected socket, past TLS.
+        client: Whether this end is the client.
+        decoder: The inbound half of the protocol.
+        encoder: The outbound half.
+        config: Limits and timeouts.
+        inbox: Where messages go.
+        auto_pong: Answer pings here; else they go to the inbox.
+        idle_event: Tell the inbox of idleness; else close with 1001.
+        on_end: Called once in the I/O thread when the socket is gone.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_alive",
+        "_answer_at",
+        "_auto_pong",
+        "_client",
+        "_close_at",
+        "_condition",
+        "_config",
+        "_decoder",
+        "_encoder",
+        "_flushing",
+        "_idle_at",
+        "_idle_event",
+        "_inbox",
+        "_last_message",
+        "_lock",
+        "_loop",
+        "_mask",
+        "_on_end",
+        "_out",
+        "_ping_at",
+        "_ping_data",
+        "_ping_sent",
+        "_pong_by",
+        "_pong_due",
+        "_reading",
+        "_rest",
+        "_state",
+        "_timer",
+        "_transport",
+        "_write_error",
+        "closed_here",
+        "error",
+        "latency",
+        "received",
+        "sent",
+    )
+
+    def __init__(
+        self,
+        loop: IOLoop,
+        transport: Transport,
+        *,
+        client: bool,
+        decoder: Decoder,
+        encoder: Encoder,
+        config: ConnectionConfig,
+        inbox: Inbox,
+        auto_pong: bool = True,
+        idle_event: bool = False,
+        on_end: Callable[[Connection], None] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._client = client
+        self._config = config
+        self._inbox = inbox
+        self._auto_pong = auto_pong
+        self._idle_event = idle_event
+        self._on_end = on_end
+        inbox.on_room = self.ask_to_read
+        inbox.on_last = self.conclude
+
+        # Owned by the I/O thread.
+        self._decoder = decoder
+        self._mask = 0  # what the selector waits for; 0: not registered
+        self._reading = False
+        self._rest = b""  # bytes that came before reading began
+        self._timer: Timer | None = None
+        self._close_at: float | None = None
+        self._answer_at: float | None = None
+        self._idle_at: float | None = None
+        self._ping_at: float | None = None
+        self._pong_by: float | None = None
+        self._ping_data = b""
+        self._ping_sent = 0.0
+        self._alive = False  # something came since the last keepalive ping
+        # Seconds from the last keepalive ping to its pong; None before the first.
+        self.latency: float | None = None
+
+        # Written by senders and the I/O thread: whichever is last is right.
+        self._last_message = 0.0
+
+        # Guarded by _lock. Encoding and queueing are one step: deflate output
+        # is only valid on the wire in the order it was produced.
+        self._lock = threading.Lock()
+        self._condition: threading.Condition | None = None  # made by the first who waits
+        self._state = State.OPEN
+        self._transport = transport
+        self._encoder = encoder
+        self._out = OutBuffer()
+        self._flushing = False  # the I/O thread will write what is queued
+        self._write_error: OSError | None = None
+        self._pong_due: bytes | None = None  # a pong kept back while the peer does not read
+        self.received: Close | None = None
+        self.sent: Close | None = None
+        self.error: BaseException | None = None  # why the connection failed
+        self.closed_here = False  # this end was the first to close, or failed
+
+    # -- I/O thread ------------------------------------------------------
+
+    def start(self, out: bytes, rest: bytes, reading: bool, opened: bool) -> None:
+        """Take the socket over.
+
+        Args:
+            out: Bytes to write before anything else: a handshake's response.
+            rest: Bytes received behind the peer's handshake: its first frames.
+            reading: Whether to read at once, or after `ask_to_read`.
+            opened: Whether the inbox is told, before anything else.
+        """
+        if self._state is State.CLOSED:
+            return
+        now = self._loop.clock()
+        self._rest = rest
+        self._last_message = now
+        config = self._config
+        if config.ping_interval is not None:
+            self._ping_at = now + config.ping_interval
+        if config.idle_timeout is not None:
+            self._idle_at = now + config.idle_timeout
+        self._schedule()
+        if opened:
+            self._inbox.put(Event(OPENED, None))
+        if out:
+            with self._lock:
+                queued = self._write(out)
+            if queued:
+                self.flush()
+        if reading:
+            self._begin_reading()
+        self._update_interest()
+
+    def on_ready(self, mask: int) -> None:
+        """The socket is ready."""
+        if self._closed():
+            return
+        transport = self._transport
+        if mask & READ or transport.wants_write:
+            self._read()
+        if (mask & WRITE or transport.wants_read) and not self._closed():
+            self.flush()
+        if transport.secure:
+            self._update_interest()
+
+    def _read(self) -> None:
+        try:
+            data = self._transport.receive(_READ_SIZE)
+        except OSError:
+            self._terminate()
+            return
+        if data is None:
+            self._update_interest()
+        elif not data:
+            self._terminate()
+        elif self._state is not State.ENDING:
+            self._alive = True
+            self._deliver(data)
+
+    def _deliver(self, data: bytes) -> None:
+        """Decode `data` and hand its events on."""
+        inbox = self._inbox
+        for event in self._decoder.receive(data):
+            opcode = event.opcode
+            if 0 < opcode <= BINARY:
+                # RFC 6455 section 1.4 lets us ignore data once we have closed.
+                if self._state is State.OPEN:
+                    inbox.put(event)
+            elif opcode == PING:
+                self._pinged(event)
+            elif opcode == PONG:
+                self._ponged(event)
+            elif opcode == CLOSE:
+                self._peer_closed(event.data)
+            elif opcode == ERROR:
+                self._peer_failed(event.data)
+        if self._idle_at is not None:
+            self._last_message = self._loop.clock()
+        if self._state is State.OPEN and inbox.full() and inbox.pause():
+            self._reading = False
+            self._update_interest()
+
+    def _pinged(self, event: Event) -> None:
+        """RFC 6455 section 5.5.2."""
+        if not self._auto_pong:
+            if self._state is State.OPEN:
+                self._inbox.put(event)
+            return
+        with self._lock:
+            if self._state is not State.OPEN:
+                return
+            if self._out.size > self._config.send_buffer_size:
+                # The peer floods us and does not read: only the latest ping
+                # needs an answer, says section 5.5.3.
+                self._pong_due = event.data
+                return
+            queued = self._write(self._encoder.pong(event.data))
+        if queued:
+            self._loop.flush_soon(self)
+
+    def _ponged(self, event: Event) -> None:
+        if self._ping_data and event.data == self._ping_data:
+            self._ping_data = b""
+            self._pong_by = None
+            self.latency = self._loop.clock() - self._ping_sent
+        elif self._state is State.OPEN:
+            self._inbox.put(event)
+
+    def _peer_closed(self, close: Close) -> None:
+        """Answer the peer's close frame, or take it for the answer. RFC 6455 section 5.5.1."""
+        with self._lock:
+            self.received = close
+        self._no_more(Event(CLOSE, close))
+
+    def _peer_failed(self, error: WebSocketError) -> None:
+        """Fail the connection for what the peer did. RFC 6455 section 7.1.7."""
+        with self._lock:
+            self.error = error
+        self._no_more(Event(ERROR, error))
+
+    def _no_more(self, event: Event) -> None:
+        """Nothing more comes from the peer: send our close frame, or end if it is sent.
+
+        Who is dealing with the messages that came before has `_GRACE` to answer them.
+        """
+        with self._lock:
+            if self._state is State.CLOSING:
+                self._move(State.ENDING)
+                self._notify()
+            elif self._state is State.OPEN:
+                self._move(State.ANSWERING)
+        if self._state is not State.ANSWERING:
+            self._end_tcp(self._config.close_timeout)
+            return
+        if self._inbox.busy():
+            self._reading = False
+            self._idle_at = self._ping_at = self._pong_by = None
+            self._answer_at = self._loop.clock() + _GRACE
+            self._schedule()
+        else:
+            self.conclude()
+        self._inbox.put(event)
+
+    def _end_tcp(self, timeout: float) -> None:
+        """No more frames either way: end TCP once what is queued is written.
+
+        The server ends it, so that the client does not keep the port in
+        TIME_WAIT, says RFC 6455 section 7.1.1; a failed connection either end
+        does. What the peer still sends is read and dropped until its end, for
+        closing a socket with unread bytes would reset the connection and could
+        destroy the close frame on its way.
+        """
+        if self._state is State.CLOSED:
+            return
+        self._reading = True
+        self._idle_at = self._ping_at = self._pong_by = self._answer_at = None
+        self._close_by(self._loop.clock() + timeout)
+        self._after_flush()
+        self._update_interest()
+
+    def _close_by(self, when: float) -> None:
+        self._close_at = when if self._close_at is None else min(when, self._close_at)
+        self._schedule()
+
+    def flush(self) -> None:
+        """Write what is queued, as far as the socket takes it."""
+        failed = False
+        with self._lock:
+            if self._state is State.CLOSED:
+                return
+            try:
+                if self._write_error is not None:
+                    raise self._write_error
+                drained = self._out.write_to(self._transport)
+                if drained and self._pong_due is not None and self._state is State.OPEN:
+                    self._out.append(self._encoder.pong(self._pong_due))
+                    self._pong_due = None
+                    drained = self._out.write_to(self._transport)
+            except OSError as exc:
+                self._write_error = exc
+                failed = True
+            else:
+                self._flushing = not drained
+                if self._out.size <= self._config.send_buffer_size // 4:
+                    self._notify()
+        if failed:
+            self._read_to_end()
+            return
+        self._after_flush()
+        self._update_interest()
+
+    def _after_flush(self) -> None:
+        """Half-close once everything is written and we are to end TCP."""
+        if self._state is State.ENDING and not self._flushing:
+            failed = self.received is None
+            if failed or not self._client:
+                self._transport.shutdown_write()
+
+    def _read_to_end(self) -> None:
+        """Writing has failed. What the peer sent before may tell why: read it."""
+        while self._state is not State.CLOSED:
+            try:
+                data = self._transport.receive(_READ_SIZE)
+            except OSError:
+                data = None
+            if not data:
+                self._terminate()
+            elif self._state is not State.ENDING:
+                self._deliver(data)
+
+    def _begin_reading(self) -> None:
+        """Read from now on, beginning with what came too early."""
+        if self._reading or self._state is State.CLOSED:
+            return
+        self._reading = True
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._deliver(rest)
+        self._update_interest()
+        if self._transport.secure and self._reading:
+            # The TLS layer may hold bytes that the selector does not know of.
+            self._read()
+
+    def _update_interest(self) -> None:
+        """Tell the selector what to wait for."""
+        if self._state is State.CLOSED:
+            return
+        transport = self._transport
+        mask = READ if self._reading or transport.wants_read else 0
+        if transport.wants_write or (self._flushing and not transport.wants_read):
+            mask |= WRITE
+        if mask == self._mask:
+            return
+        if not mask:
+            self._loop.unregister(transport.sock)
+        elif not self._mask:
+            self._loop.register(transport.sock, mask, self)
+        else:
+            self._loop.modify(transport.sock, mask, self)
+        self._mask = mask
+
+    def _schedule(self) -> None:
+        """Set the timer to the earliest of our times."""
+        times = (self._close_at, self._answer_at, self._pong_by, self._ping_at, self._idle_at)
+        due = min((when for when in times if when is not None), default=None)
+        timer = self._timer
+        if timer is not None:
+            if due is not None and timer.call is not None and timer.when <= due:
+                return  # it comes early enough, and looks again then
+            timer.cancel()
+        self._timer = None if due is None else self._loop.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        now = self._loop.clock()
+        if self._closed():
+            return
+        if self._close_at is not None and now >= self._close_at:
+            self._terminate()
+            return
+        if self._answer_at is not None and now >= self._answer_at:
+            self._answer_at = None
+            self.conclude()
+        if self._state is State.OPEN:
+            self._check_idle(now)
+        if self._state is State.OPEN:
+            self._check_peer(now)
+        if not self._closed():
+            self._schedule()
+
+    def _check_idle(self, now: float) -> None:
+        idle_timeout = self._config.idle_timeout
+        if self._idle_at is None or idle_timeout is None:
+            return
+        if self._inbox.busy():
+            self._last_message = now
+        self._idle_at = self._last_message + idle_timeout
+        if now < self._idle_at:
+            return
+        self._last_message = now
+        self._idle_at = now + idle_timeout
+        if self._idle_event:
+            self._inbox.put(Event(IDLE, None))
+        else:
+            self.start_close(Close(1001, "idle timeout"), self._config.close_timeout)
+
+    def _check_peer(self, now: float) -> None:
+        """Send a keepalive ping when it is time; fail when the last one met silence."""
+        interval, timeout = self._config.ping_interval, self._config.ping_timeout
+        if self._pong_by is not None and timeout is not None and now >= self._pong_by:
+            if self._alive or not self._reading:
+                # While we do not read, we cannot tell: the clock starts again.
+                self._pong_by = None if self._alive else now + timeout
+            else:
+                error = KeepaliveTimeout(f"nothing came within {timeout} s of a keepalive ping")
+                self.fail(error)
+                self._inbox.put(Event(ERROR, error))
+                self._terminate()
+                return
+        if self._ping_at is None or interval is None or now < self._ping_at:
+            return
+        self._ping_at = now + interval
+        if self._pong_by is not None:
+            return
+        self._ping_data = os.urandom(4)
+        self._ping_sent = now
+        self._alive = False
+        if timeout is not None:
+            self._pong_by = now + timeout
+        with self._lock:
+            queued = self._state is State.OPEN and self._write(self._encoder.ping(self._ping_data))
+        if queued:
+            self._loop.flush_soon(self)
+
+    def _terminate(self) -> None:
+        """The socket is at its end: release it and tell everyone."""
+        with self._lock:
+            if self._state is State.CLOSED:
+                return
+            self._move(State.CLOSED)
+            if self._mask:
+                self._loop.unregister(self._transport.sock)
+                self._mask = 0
+            # Under the lock: no sender may be about to use the descriptor.
+            self._transport.close()
+            self._out.clear()
+            self._notify()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._rest = b""
+        self._inbox.put(Event(CLOSED, self.received or _NO_CLOSE))
+        if self._on_end is not None:
+            self._on_end(self)
+
+    def abort(self) -> None:
+        """End now, without a closing handshake."""
+        self._terminate()
+
+    def on_loop_error(self, error: BaseException) -> None:
+        """Something of ours raised in the I/O thread."""
+        self.error = error
+        self._terminate()
+
+    def abandon(self) -> None:
+        """In a forked child: close this process's copy of the socket, and be closed."""
+        self._lock = threading.Lock()
+        self._condition = None
+        self._state = State.CLOSED
+        self._mask = 0
+        self._transport.abandon()
+        self._inbox.close()
+
+    # -- Any thread ------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where the connection stands."""
+        return self._state
+
+    @property
+    def config(self) -> ConnectionConfig:
+        """The limits and timeouts in force."""
+        return self._config
+
+    @property
+    def transport(self) -> Transport:
+        """The socket, to be asked for addresses and certificates only."""
+        return self._transport
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes taken by `send` that the system has not taken yet."""
+        return self._out.size
+
+    def closed_error(self) -> ConnectionClosed:
+        """Return the error that tells how the connection ended; `error` is its cause."""
+        error = ConnectionClosed(self.received, self.sent)
+        error.__cause__ = self.error or self._write_error
+        return error
+
+    def send(self, opcode: int, payload: bytes, final: bool = True) -> None:
+        """Send a message or a fragment of one; see `Endpoint.send_text`."""
+        if self._idle_at is not None:
+            self._last_message = self._loop.clock()
+        with self._lock:
+            if self._state not in _SENDING:
+                raise self.closed_error()
+            if self._out.size > self._config.send_buffer_size:
+                self._wait_for_room()
+            queued = self._write(self._encoder.message(opcode, payload, final))
+            failed = self._write_error is not None
+        if queued:
+            self._loop.flush_soon(self)
+        if failed:
+            raise self.closed_error()
+
+    def send_control(self, opcode: int, payload: bytes) -> None:
+        """Send a ping or a pong."""
+        with self._lock:
+            if self._state not in _SENDING:
+                raise self.closed_error()
+            if self._out.size > self._config.send_buffer_size:
+                self._wait_for_room()
+            encode = self._encoder.ping if opcode == PING else self._encoder.pong
+            queued = self._write(encode(payload))
+            failed = self._write_error is not None
+        if queued:
+            self._loop.flush_soon(self)
+        if failed:
+            raise self.closed_error()
+
+    def ask_to_read(self) -> None:
+        """Read from now on. Harmless if it is so already."""
+        self._loop.call_soon(self._begin_reading, owner=self)
+
+    @property
+    def sending(self) -> bool:
+        """Whether messages can be sent."""
+        return self._state in _SENDING
+
+    def start_close(self, close: Close, timeout: float) -> None:
+        """Send a close frame if none was sent, and end within `timeout` seconds.
+
+        Does not wait.
+        """
+        with self._lock:
+            if self._state is State.CLOSED:
+                return
+            if self._state in _SENDING:
+                self.closed_here = True
+                answering = self._state is State.ANSWERING
+                self._send_close(close, State.ENDING if answering else State.CLOSING)
+        self._inbox.close()
+        self._loop.call_soon(self._await_close, self._loop.clock() + timeout, owner=self)
+
+    def conclude(self) -> None:
+        """What came before the peer's close or failure is dealt with: answer it."""
+        with self._lock:
+            if self._state is not State.ANSWERING:
+                return
+            if self.received is not None:
+                close = Close(self.received.code)
+            else:
+                code = getattr(self.error, "status_code", 1011)
+                close = Close(code, _fit(str(self.error)))
+            self._send_close(close, State.ENDING)
+        self._loop.call_soon(self._end_tcp, self._config.close_timeout, owner=self)
+
+    def fail(self, error: BaseException, reason: str | None = None) -> None:
+        """Close because this end cannot go on: with 1011, or the error's `status_code`.
+
+        Does not wait.
+
+        Args:
+            error: Why.
+            reason: What the peer is told; None for the error's text.
+        """
+        with self._lock:
+            if self._state is State.CLOSED:
+                return
+            self.closed_here = True
+            if self.error is None:
+                self.error = error
+            if self._state in _SENDING:
+                code = getattr(error, "status_code", 1011)
+                close = Close(code, _fit(str(error) if reason is None else reason))
+                answering = self._state is State.ANSWERING
+                self._send_close(close, State.ENDING if answering else State.CLOSING)
+        deadline = self._loop.clock() + self._config.close_timeout
+        self._loop.call_soon(self._await_close, deadline, owner=self)
+
+    def _send_close(self, close: Close, state: State) -> None:
+        """Send our one close frame. Requires _lock."""
+        self.sent = close
+        if self._write(self._encoder.close(close)):
+            self._loop.flush_soon(self)
+        self._move(state)
+        self._notify()
+
+    def wait_closed(self, timeout: float | None) -> bool:
+        """Wait until the socket is gone; return whether it is. Not in the I/O thread."""
+        deadline = Deadline(timeout, self._loop.clock)
+        with self._lock:
+            condition = self._waiting()
+            while self._state is not State.CLOSED:
+                remaining = deadline.remaining()
+                if remaining == 0.0:
+                    return False
+                condition.wait(remaining)
+        return True
+
+    def ask_to_abort(self) -> None:
+        """End now, without a closing handshake. Does not wait."""
+        self._loop.call_soon(self.abort, owner=self)
+
+    # -- Under the lock --------------------------------------------------
+
+    def _write(self, data: bytes) -> bool:
+        """Write or queue `data`; return whether the I/O thread has to flush. Requires _lock.
+
+        With nothing queued, and no callback waiting for a worker, writing here
+        saves the hand-over to the I/O thread. When callbacks do wait, a batch
+        of answers is cheaper written there.
+        """
+        out = self._out
+        rest: bytes | memoryview = data
+        pool = self._loop.pool
+        if not out.size and not (pool is not None and pool.queue):
+            try:
+                sent = self._transport.send(data)
+            except OSError as exc:
+                self._write_error = exc
+                self._flushing = True
+                return True
+            if sent == len(data):
+                return False
+            rest = memoryview(data)[sent:] if sent else data
+        out.append(rest)
+        if self._flushing:
+            return False
+        self._flushing = True
+        return True
+
+    def _wait_for_room(self) -> None:
+        """Wait until the peer has read. Requires _lock, which it gives up meanwhile."""
+        timeout = self._config.send_timeout
+        deadline = Deadline(timeout, self._loop.clock)
+        condition = self._waiting()
+        while self._out.size > self._config.send_buffer_size:
+            remaining = deadline.remaining()
+            if remaining == 0.0:
+                raise SendTimeout(
+                    f"no room for {timeout} s: the peer has {self._out.size} bytes still to "
+                    "read; nothing of this message was sent"
+                )
+            condition.wait(remaining)
+            if self._state not in _SENDING:
+                raise self.closed_error()
+
+    def _waiting(self) -> threading.Condition:
+        """Requires _lock."""
+        if self._condition is None:
+            self._condition = threading.Condition(self._lock)
+        return self._condition
+
+    def _notify(self) -> None:
+        """Wake who waits for room or for the end. Requires _lock."""
+        if self._condition is not None:
+            self._condition.notify_all()
+
+    def _closed(self) -> bool:
+        return self._state is State.CLOSED
+
+    def _move(self, state: State) -> None:
+        """Requires _lock."""
+        assert state in MOVES[self._state], f"{self._state} to {state}"
+        self._state = state
+
+    # -- I/O thread, on behalf of another --------------------------------
+
+    def _await_close(self, deadline: float) -> None:
+        """Our close frame is on its way: see that the closing handshake comes to an end."""
+        if self._state is State.CLOSED:
+            return
+        self._close_by(deadline)
+        if self._state is State.ENDING:
+            self._end_tcp(self._config.close_timeout)
+            return
+        self._idle_at = self._ping_at = self._pong_by = None
+        self._begin_reading()
+        self._schedule()
+
+
+def _fit(reason: str) -> str:
+    """Cut `reason` to what a close frame has room for: 123 bytes. RFC 6455 section 5.5."""
+    return reason.encode()[:123].decode(errors="ignore")

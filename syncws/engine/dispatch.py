@@ -1,0 +1,260 @@
+"""Where a connection's events go: to callbacks in a worker, or to a blocked receiver.
+
+Both are inboxes with a bound: the connection stops reading while one is full.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from ..protocol.codec import BINARY, CLOSE, ERROR, TEXT, Event
+from .loop import IOLoop
+
+__all__ = ["CLOSED", "IDLE", "OPENED", "Dispatcher", "Inbox", "Mailbox"]
+
+# Events beside those of the codec.
+OPENED = -2  # the handshake is done
+IDLE = -3  # nothing was sent or received for idle_timeout
+CLOSED = -4  # the connection has ended; data is the peer's Close, or one with 1006
+
+# Events that one turn of a worker handles before others have theirs.
+_TURN = 64
+
+
+class Inbox(Protocol):
+    """What a connection delivers to.
+
+    The connection sets two hooks, which the consumer's thread calls.
+    """
+
+    on_room: Callable[[], None]  # reading may go on
+    on_last: Callable[[], None]  # all that came before the peer's close was dealt with
+
+    # -- I/O thread
+
+    def put(self, event: Event) -> None:
+        """Deliver `event`. CLOSED is the last."""
+
+    def full(self) -> bool:
+        """Whether what waits has reached its bound."""
+
+    def pause(self) -> bool:
+        """Have `on_room` called once half of what waits is gone; False if it is already."""
+
+    def busy(self) -> bool:
+        """Whether something that was delivered is not dealt with."""
+
+    # -- Any thread
+
+    def close(self) -> None:
+        """Drop what waits and wake who waits: this end has closed."""
+
+
+class _Bound:
+    """Counts what waits, without a lock.
+
+    The I/O thread counts what comes in, the consumer what goes out, and each
+    reads the other's figure.
+    """
+
+    __slots__ = (
+        "_added",
+        "_max_count",
+        "_max_size",
+        "_paused",
+        "_taken",
+        "on_last",
+        "on_room",
+    )
+
+    def __init__(self, max_count: int, max_size: int) -> None:
+        self._max_count = max_count
+        self._max_size = max_size
+        self._added = 0
+        self._taken = 0
+        self._paused = False
+        self.on_room: Callable[[], None] = _nothing
+        self.on_last: Callable[[], None] = _nothing
+
+    def _count(self) -> int:
+        raise NotImplementedError
+
+    def full(self) -> bool:
+        return self._count() >= self._max_count or self._added - self._taken >= self._max_size
+
+    def pause(self) -> bool:
+        # Set first, looked at second; the consumer does it the other way round.
+        self._paused = True
+        if self._is_low():
+            self._paused = False
+            return False
+        return True
+
+    def _is_low(self) -> bool:
+        return (
+            self._count() <= self._max_count // 2
+            and self._added - self._taken <= self._max_size // 2
+        )
+
+    def _took(self, event: Event) -> None:
+        if event.opcode > 0:
+            self._taken += len(event.data)
+        if self._paused and self._is_low():
+            self._paused = False
+            self.on_room()
+
+
+def _nothing() -> None:
+    pass
+
+
+class Dispatcher(_Bound):
+    """Runs the callbacks of one connection in the workers: in order, one at a time.
+
+    Args:
+        handle: Called in a worker with each event.
+        loop: The connection's loop, whose pool runs this.
+        max_count: Events that may wait before reading pauses.
+        max_size: Their size, in bytes, or characters of text.
+        on_done: Called in a worker behind the last event.
+    """
+
+    __slots__ = ("_handle", "_inbox", "_loop", "_on_done", "_running")
+
+    def __init__(
+        self,
+        handle: Callable[[Event], None],
+        loop: IOLoop,
+        *,
+        max_count: int,
+        max_size: int,
+        on_done: Callable[[], None] = _nothing,
+    ) -> None:
+        super().__init__(max_count, max_size)
+        self._handle = handle
+        self._loop = loop
+        self._on_done = on_done
+        self._inbox: deque[Event] = deque()
+        # Held while this stands in the run queue or a worker runs it. A lock
+        # and not a flag, since taking it is atomic.
+        self._running = threading.Lock()
+
+    # -- I/O thread ------------------------------------------------------
+
+    def put(self, event: Event) -> None:
+        """Deliver `event`."""
+        if event.opcode > 0:
+            self._added += len(event.data)
+        self._inbox.append(event)
+        if self._running.acquire(blocking=False):
+            self._loop.ready.append(self)
+
+    def busy(self) -> bool:
+        """Whether something waits or a callback runs."""
+        return bool(self._inbox) or self._running.locked()
+
+    def _count(self) -> int:
+        return len(self._inbox)
+
+    # -- Worker thread ---------------------------------------------------
+
+    def run(self) -> None:
+        """Handle what is in the inbox, for one turn."""
+        inbox = self._inbox
+        for _ in range(_TURN):
+            try:
+                event = inbox.popleft()
+            except IndexError:
+                self._running.release()
+                # What came between the look and the release found it held.
+                if inbox and self._running.acquire(blocking=False):
+                    continue
+                return
+            if event.opcode == CLOSE or event.opcode == ERROR:
+                self.on_last()
+            self._handle(event)
+            self._took(event)
+            if event.opcode == CLOSED:
+                self._on_done()
+        assert self._loop.pool is not None
+        self._loop.pool.queue.append(self)
+
+    # -- Any thread ------------------------------------------------------
+
+    def close(self) -> None:
+        """Nothing to wake here; what waits is dropped by `handle`, in order."""
+
+
+class Mailbox(_Bound):
+    """Holds messages for threads that block in `get`.
+
+    A message counts as dealt with when its receiver comes back for the next.
+    """
+
+    __slots__ = ("_closed", "_delivered", "_finished", "_lock", "_queue", "_received")
+
+    def __init__(self, *, max_count: int, max_size: int) -> None:
+        super().__init__(max_count, max_size)
+        # Its get() is one C call that a put() in another thread ends at once.
+        self._queue: SimpleQueue[Event] = SimpleQueue()
+        self._closed = False
+        self._delivered = 0  # messages put; owned by the I/O thread
+
+        # Guarded by _lock: several threads may receive.
+        self._lock = threading.Lock()
+        self._received = 0  # messages taken
+        self._finished = 0  # messages dealt with
+
+    # -- I/O thread ------------------------------------------------------
+
+    def put(self, event: Event) -> None:
+        """Deliver `event`: messages and the end; others have no receiver."""
+        if event.opcode in (TEXT, BINARY):
+            self._added += len(event.data)
+            self._delivered += 1
+        elif event.opcode not in (CLOSE, ERROR, CLOSED):
+            return
+        self._queue.put(event)
+
+    def busy(self) -> bool:
+        """Whether a message waits or its receiver has not come back."""
+        return self._delivered != self._finished
+
+    def _count(self) -> int:
+        return self._queue.qsize()
+
+    # -- Any thread ------------------------------------------------------
+
+    def get(self, timeout: float | None) -> Event | None:
+        """Take the next message; None if there will be no more.
+
+        Blocks for up to `timeout` seconds.
+
+        Raises:
+            TimeoutError: Nothing came.
+        """
+        with self._lock:
+            self._finished = self._received
+        while True:
+            try:
+                event = self._queue.get(timeout=timeout)
+            except Empty:
+                raise TimeoutError from None
+            if event.opcode not in (TEXT, BINARY):
+                self._queue.put(event)  # for the next receiver
+                self.on_last()
+                return None
+            with self._lock:
+                self._received += 1
+                self._took(event)
+            if not self._closed:
+                return event
+
+    def close(self) -> None:
+        """Wake every receiver: this end has closed, and messages that wait are dropped."""
+        self._closed = True
+        self._queue.put(Event(CLOSED, None))

@@ -1,0 +1,177 @@
+"""One I/O thread and one worker pool, shared by listeners and clients.
+
+The threads start when the first listener or client opens and end with the
+last. A process has a default engine; a fork gives the child a fresh one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import NamedTuple
+
+from ..timing import Deadline
+from .loop import IOLoop
+from .workers import PoolStats, WorkerPool
+
+__all__ = ["Engine", "EngineStats", "default_engine"]
+
+# Seconds that ending threads are waited for: they have nothing left to do,
+# unless a callback does not return.
+_JOIN = 5.0
+
+
+class EngineStats(NamedTuple):
+    """What an engine does now.
+
+    Attributes:
+        users: Open listeners and clients.
+        threads: Worker threads; beside them there is the I/O thread.
+        idle: Workers without work.
+        queued: Connections that wait for a worker.
+    """
+
+    users: int
+    threads: int
+    idle: int
+    queued: int
+
+
+class _Runtime:
+    """The threads of an engine, from its first user to its last."""
+
+    def __init__(self, name: str, workers: int, max_workers: int) -> None:
+        self.loop = IOLoop(f"{name}-io")
+        self.pool = WorkerPool(workers, max_workers, f"{name}-worker", self.loop.wake_if_dirty)
+        self.loop.pool = self.pool
+        self.loop.thread.start()
+
+    def owns_current_thread(self) -> bool:
+        """Whether the caller runs in one of these threads."""
+        return self.loop.in_thread() or self.pool.owns_current_thread()
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait for the threads to end; return whether they have."""
+        self.loop.thread.join(deadline.remaining())
+        return not self.loop.thread.is_alive() and self.pool.join(deadline)
+
+
+class Engine:
+    """The threads behind listeners and clients.
+
+    Args:
+        workers: Threads that run callbacks, started with the first callback.
+        max_workers: Threads that run callbacks at the most: the pool grows
+            while callbacks block and shrinks again.
+        name: Prefix of the threads' names.
+
+    The I/O thread is one, whatever the number of connections. Threads are
+    daemonic: they do not keep a process alive.
+    """
+
+    def __init__(self, *, workers: int = 8, max_workers: int = 64, name: str = "syncws") -> None:
+        for label, value in (("workers", workers), ("max_workers", max_workers)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{label} must be an int, not {value!r}")
+        if not 1 <= workers <= max_workers:
+            raise ValueError(
+                f"workers must be at least 1 and at most max_workers, {max_workers}, not {workers}"
+            )
+        self._workers = workers
+        self._max_workers = max_workers
+        self._name = name
+
+        # Guarded by _lock.
+        self._lock = threading.Lock()
+        self._runtime: _Runtime | None = None
+        self._users = 0
+        self._ending: list[_Runtime] = []
+        _engines.add(self)
+
+    def __repr__(self) -> str:
+        return f"<syncws.Engine {self._name!r}, {self._users} users>"
+
+    def acquire(self) -> IOLoop:
+        """Count one more user; the first starts the threads. Returns the loop to use."""
+        with self._lock:
+            if self._runtime is None:
+                self._runtime = _Runtime(self._name, self._workers, self._max_workers)
+            self._users += 1
+            return self._runtime.loop
+
+    def release(self, loop: IOLoop) -> None:
+        """Count one user of `loop` less; with the last the threads end. Does not wait."""
+        with self._lock:
+            runtime = self._runtime
+            if runtime is None or runtime.loop is not loop:
+                return  # acquired before a fork
+            self._users -= 1
+            if self._users:
+                return
+            self._runtime = None
+            self._ending.append(runtime)
+        loop.stop()
+
+    def reap(self, timeout: float = _JOIN) -> None:
+        """Wait for threads that have nothing left to do to end.
+
+        Does nothing in a thread of this engine's own.
+        """
+        if self.owns_current_thread():
+            return
+        deadline = Deadline(timeout)
+        with self._lock:
+            ending = list(self._ending)
+        for runtime in ending:
+            if runtime.join(deadline):
+                with self._lock:
+                    if runtime in self._ending:
+                        self._ending.remove(runtime)
+
+    def owns_current_thread(self) -> bool:
+        """Whether the caller runs in a thread of this engine: in a callback."""
+        with self._lock:
+            runtimes = [self._runtime, *self._ending]
+        return any(runtime is not None and runtime.owns_current_thread() for runtime in runtimes)
+
+    def stats(self) -> EngineStats:
+        """Return what the engine does now."""
+        with self._lock:
+            pool = self._runtime.pool.stats() if self._runtime else PoolStats(0, 0, 0)
+            return EngineStats(self._users, *pool)
+
+    def _after_fork(self) -> None:
+        """In the child: the threads are the parent's, and so are the connections."""
+        runtime = self._runtime
+        self._lock = threading.Lock()
+        self._runtime = None
+        self._users = 0
+        self._ending = []
+        if runtime is not None:
+            runtime.loop.abandon()
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_default_lock = threading.Lock()
+_default: Engine | None = None
+
+
+def default_engine() -> Engine:
+    """Return the process's engine, made on first use."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = Engine()
+        return _default
+
+
+def _after_fork_in_child() -> None:
+    global _default_lock
+    _default_lock = threading.Lock()
+    for engine in list(_engines):
+        engine._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

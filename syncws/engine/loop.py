@@ -1,0 +1,250 @@
+"""The I/O thread: waits for sockets and timers and serves them.
+
+Threads: `run` is the I/O thread. `call_soon`, `flush_soon` and `stop` may be
+called from any thread and do not block; everything else only from the I/O
+thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..timing import Clock
+from .timers import Timer, Timers
+from .wakeup import Wakeup
+
+__all__ = ["READ", "WRITE", "Handler", "IOLoop"]
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+# How long a run queue may stand still before another worker is woken: the one
+# that is awake has blocked in a callback. Seconds.
+STALL = 0.001
+
+_log = logging.getLogger("syncws.engine")
+
+
+class Handler(Protocol):
+    """What owns a registered descriptor. Every method runs in the I/O thread."""
+
+    def on_ready(self, mask: int) -> None:
+        """The descriptor is readable, writable or both."""
+
+    def on_loop_error(self, error: BaseException) -> None:
+        """A call for this handler raised; it must give its descriptor up."""
+
+    def abort(self) -> None:
+        """End now: the loop stops."""
+
+    def abandon(self) -> None:
+        """Close this process's copy of the descriptor, which belongs to the parent process."""
+
+
+class Flushable(Protocol):
+    """What can have bytes queued for the I/O thread."""
+
+    def flush(self) -> None:
+        """Write what is queued."""
+
+
+class RunQueue(Protocol):
+    """What the loop hands runnable work to; see `WorkerPool`."""
+
+    queue: deque[Any]
+
+    def submit(self, work: list[Any]) -> None:
+        """Queue `work` and see that a worker is awake for it."""
+
+    def unblock(self, now: float) -> None:
+        """Wake another worker if the queue stands still."""
+
+    def stop(self) -> None:
+        """End the workers when the queue is empty: nothing more is submitted."""
+
+
+class IOLoop:
+    """One selector, one timer heap, one thread.
+
+    A round: wait; serve the sockets that are ready; make the calls of other
+    threads; write what was queued; make the timers' calls; hand the
+    connections that have work to the workers, all at once.
+    """
+
+    def __init__(self, name: str, clock: Clock = time.monotonic) -> None:
+        self.clock = clock
+        self.thread = threading.Thread(target=self.run, name=name, daemon=True)
+        self.pool: RunQueue | None = None
+
+        # Owned by the I/O thread.
+        self.ready: list[Any] = []  # connections that got work in this round
+        self._selector = selectors.DefaultSelector()
+        self._timers = Timers()
+        self._stopping = False
+
+        # Any thread: a deque's append and popleft are atomic.
+        self._calls: deque[tuple[Handler | None, Callable[..., None], tuple[Any, ...]]] = deque()
+        self._dirty: deque[Flushable] = deque()
+        self._wakeup = Wakeup()
+        # True while the I/O thread may be waiting. It sets this before it
+        # looks at _calls and _dirty for the last time; others fill those
+        # before they look at this. So either side sees the other.
+        self._waiting = False
+
+        self._selector.register(self._wakeup, READ, None)
+
+    # -- Any thread ------------------------------------------------------
+
+    def call_soon(
+        self, call: Callable[..., None], *args: Any, owner: Handler | None = None
+    ) -> None:
+        """Make `call(*args)` in the I/O thread. `owner` is told if it raises."""
+        self._calls.append((owner, call, args))
+        self._wake()
+
+    def flush_soon(self, connection: Flushable) -> None:
+        """Have `connection.flush()` called in the I/O thread.
+
+        While the run queue has work the wake-up is left to whoever empties it
+        (`wake_if_dirty`) or to the loop's own tick, so that a batch of answers
+        costs one wake-up.
+        """
+        self._dirty.append(connection)
+        if not (self.pool is not None and self.pool.queue):
+            self._wake()
+
+    def wake_if_dirty(self) -> None:
+        """Wake the I/O thread if a flush is queued: the run queue is empty."""
+        if self._dirty:
+            self._wake()
+
+    def stop(self) -> None:
+        """End the thread; what is still registered is aborted."""
+        self.call_soon(self._stop)
+
+    def in_thread(self) -> bool:
+        """Whether the caller is the I/O thread."""
+        return threading.current_thread() is self.thread
+
+    def _wake(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            self._wakeup.wake()
+
+    # -- I/O thread ------------------------------------------------------
+
+    def register(self, fileobj: Any, mask: int, handler: Handler) -> None:
+        """Call `handler.on_ready` when `fileobj` is ready."""
+        self._selector.register(fileobj, mask, handler)
+
+    def modify(self, fileobj: Any, mask: int, handler: Handler) -> None:
+        """Wait for `mask` from now on, for `handler`."""
+        self._selector.modify(fileobj, mask, handler)
+
+    def unregister(self, fileobj: Any) -> None:
+        """Forget `fileobj`."""
+        self._selector.unregister(fileobj)
+
+    def call_at(self, when: float, call: Callable[[], None]) -> Timer:
+        """Make `call` at `when` on this loop's clock."""
+        return self._timers.add(when, call)
+
+    def handlers(self) -> list[Handler]:
+        """Everything that is registered."""
+        keys = self._selector.get_map().values()
+        return [key.data for key in keys if key.data is not None]
+
+    def run(self) -> None:
+        """The thread's body."""
+        try:
+            while not self._stopping:
+                self._round()
+        finally:
+            for handler in self.handlers():
+                self._guard(handler, handler.abort)
+            self._make_calls()
+            self._selector.close()
+            self._wakeup.close()
+            if self.pool is not None:
+                self.pool.submit(self.ready)
+                self.pool.stop()
+
+    def abandon(self) -> None:
+        """In a forked child: close its copies of the descriptors; the thread is not here."""
+        for handler in self.handlers():
+            handler.abandon()
+        self._selector.close()
+        self._wakeup.close()
+
+    def _round(self) -> None:
+        pool = self.pool
+        self._waiting = True
+        ready = self._selector.select(self._patience())
+        self._waiting = False
+        for key, mask in ready:
+            handler = key.data
+            if handler is None:
+                self._wakeup.drain()
+                continue
+            try:
+                handler.on_ready(mask)
+            except Exception as exc:
+                self._failed(handler, exc)
+        if self._calls:
+            self._make_calls()
+        if self._dirty:
+            self._flush()
+        now = self.clock()
+        for call in self._timers.pop_due(now):
+            self._guard(None, call)
+        if pool is not None:
+            if self.ready:
+                pool.submit(self.ready)
+                self.ready = []
+            if pool.queue:
+                pool.unblock(now)
+
+    def _patience(self) -> float | None:
+        """Seconds that this round may wait."""
+        if self._calls or self._dirty or self.ready:
+            return 0
+        due = self._timers.next_due()
+        timeout = None if due is None else max(0.0, due - self.clock())
+        if self.pool is not None and self.pool.queue:
+            return STALL if timeout is None else min(timeout, STALL)
+        return timeout
+
+    def _make_calls(self) -> None:
+        for _ in range(len(self._calls)):
+            owner, call, args = self._calls.popleft()
+            self._guard(owner, call, *args)
+
+    def _flush(self) -> None:
+        dirty = self._dirty
+        for _ in range(len(dirty)):
+            connection = dirty.popleft()
+            self._guard(None, connection.flush)
+
+    def _guard(self, owner: Handler | None, call: Callable[..., None], *args: Any) -> None:
+        """Make a call that must not end the loop."""
+        try:
+            call(*args)
+        except Exception as exc:
+            self._failed(owner, exc)
+
+    def _failed(self, handler: Handler | None, error: Exception) -> None:
+        _log.error("a call in the I/O thread failed", exc_info=error)
+        if handler is not None:
+            try:
+                handler.on_loop_error(error)
+            except Exception:
+                _log.exception("could not give up %r", handler)
+
+    def _stop(self) -> None:
+        self._stopping = True

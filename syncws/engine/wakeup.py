@@ -1,0 +1,43 @@
+"""Wakes a thread that waits in a selector."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+__all__ = ["Wakeup"]
+
+
+class Wakeup:
+    """A pair of sockets: a byte into one makes the other readable.
+
+    It may be woken more often than needed; the bytes are drained together.
+    """
+
+    __slots__ = ("_reader", "_writer")
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._reader.fileno()
+
+    def wake(self) -> None:
+        """Make the pair readable. Any thread; does not block."""
+        # A full pair is awake already; a closed one has nobody left to wake.
+        with contextlib.suppress(OSError):
+            self._writer.send(b"\0")
+
+    def drain(self) -> None:
+        """Take back what wake() put in."""
+        with contextlib.suppress(BlockingIOError):
+            while len(self._reader.recv(4096)) == 4096:
+                pass
+
+    def close(self) -> None:
+        """Release the descriptors."""
+        self._reader.close()
+        self._writer.close()

@@ -1,0 +1,235 @@
+"""The worker pool: a few threads that run callbacks.
+
+All runnable connections stand in one queue, and as a rule one worker is awake
+to serve it: many runnable threads would only fight for the interpreter lock.
+Another is woken when the queue has not moved for a millisecond, which means
+that the one awake has blocked in a callback. A blocked worker no longer counts,
+so the next connection with work wakes another at once; and when every worker
+has blocked the pool grows, up to its bound.
+
+Threads: `submit` and `unblock` belong to the I/O thread, `run` is a worker,
+`stop`, `join` and `stats` may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from ..timing import Deadline
+from .loop import STALL
+
+__all__ = ["PoolStats", "WorkerPool"]
+
+# Seconds that a worker beyond the pool's usual size stays without work.
+_LINGER = 10.0
+
+_log = logging.getLogger("syncws.engine")
+
+
+class Work(Protocol):
+    """What a worker runs."""
+
+    def run(self) -> None:
+        """Do some of the work; queue again for the rest."""
+
+
+class PoolStats(NamedTuple):
+    """The state of a pool: threads, those waiting for work, and the queue's length."""
+
+    threads: int
+    idle: int
+    queued: int
+
+
+class _Worker:
+    """One thread of the pool."""
+
+    __slots__ = ("epoch", "gate", "thread")
+
+    def __init__(self, body: Callable[[_Worker], None], name: str) -> None:
+        self.gate = threading.Lock()  # released to wake the worker
+        self.gate.acquire()
+        self.epoch = 0  # the pool's when this worker last counted as active
+        self.thread = threading.Thread(target=body, args=(self,), name=name, daemon=True)
+
+
+class WorkerPool:
+    """Threads that serve one run queue.
+
+    Args:
+        size: Threads that are started with the first work and then stay.
+        max_size: Threads at the most, while callbacks block.
+        name: Prefix of the threads' names.
+        wake_loop: Called when the queue is found empty: answers that were
+            queued meanwhile can be written in one go.
+    """
+
+    def __init__(self, size: int, max_size: int, name: str, wake_loop: Callable[[], None]) -> None:
+        self.queue: deque[Work] = deque()
+        self._size = size
+        self._max_size = max_size
+        self._name = name
+        self._wake_loop = wake_loop
+
+        # Guarded by _lock.
+        self._lock = threading.Lock()
+        self._workers: set[_Worker] = set()
+        self._threads: set[threading.Thread] = set()  # theirs; those that end while stopping too
+        self._idle: list[_Worker] = []
+        self._active = 0  # workers neither idle nor taken for blocked
+        self._epoch = 0  # counts the times that all active ones were taken for blocked
+        self._started = 0
+        self._stopping = False
+
+        # Written by workers without the lock: only whether it moves matters.
+        self._progress = 0
+        # Owned by the I/O thread.
+        self._seen_progress = -1
+        self._stalled_since = 0.0
+
+    # -- I/O thread ------------------------------------------------------
+
+    def submit(self, work: list[Work]) -> None:
+        """Queue `work` and see that a worker is awake for it."""
+        queue = self.queue
+        if not queue:
+            self._seen_progress = -1
+        queue.extend(work)
+        with self._lock:
+            if not self._workers:
+                while len(self._workers) < self._size and self._spawn():
+                    pass
+            if self._active == 0:
+                self._wake_one()
+
+    def unblock(self, now: float) -> None:
+        """Wake another worker if the queue has not moved for a while."""
+        if self._progress != self._seen_progress:
+            self._seen_progress = self._progress
+            self._stalled_since = now
+        elif now - self._stalled_since >= STALL:
+            self._stalled_since = now
+            with self._lock:
+                self._epoch += 1
+                self._active = 0
+                self._wake_one()
+
+    def _wake_one(self) -> None:
+        """Requires _lock."""
+        if not self._idle and (len(self._workers) >= self._max_size or not self._spawn()):
+            return
+        worker = self._idle.pop()
+        worker.epoch = self._epoch
+        self._active += 1
+        worker.gate.release()
+
+    def _spawn(self) -> bool:
+        """Start one more idle worker. Requires _lock."""
+        self._started += 1
+        worker = _Worker(self.run, f"{self._name}-{self._started}")
+        try:
+            worker.thread.start()
+        except RuntimeError:
+            _log.exception("could not start worker %d", len(self._workers) + 1)
+            return False
+        self._workers.add(worker)
+        self._threads.add(worker.thread)
+        self._idle.append(worker)
+        return True
+
+    # -- Worker threads --------------------------------------------------
+
+    def run(self, worker: _Worker) -> None:
+        """A worker's body."""
+        alive = self._park(worker)
+        while alive:
+            self._serve(worker)
+            self._wake_loop()
+            alive = self._rest(worker)
+
+    def _serve(self, worker: _Worker) -> None:
+        """Run what is queued until nothing is."""
+        queue = self.queue
+        while True:
+            try:
+                work = queue.popleft()
+            except IndexError:
+                return
+            try:
+                work.run()
+            except BaseException:
+                _log.exception("%r failed", work)
+            self._progress += 1
+            if worker.epoch != self._epoch:
+                # Taken for blocked meanwhile, but here it is again.
+                with self._lock:
+                    worker.epoch = self._epoch
+                    self._active += 1
+
+    def _rest(self, worker: _Worker) -> bool:
+        """Become idle until there is work; return False when this worker is to end."""
+        with self._lock:
+            if self.queue:
+                return True
+            if worker.epoch == self._epoch:
+                self._active -= 1
+            if self._stopping:
+                self._retire(worker)
+                return False
+            self._idle.append(worker)
+        return self._park(worker)
+
+    def _park(self, worker: _Worker) -> bool:
+        """Wait among the idle; return False when this worker is to end."""
+        extra = len(self._workers) > self._size
+        if not worker.gate.acquire(timeout=_LINGER if extra else -1):
+            with self._lock:
+                if worker in self._idle:
+                    self._idle.remove(worker)
+                    self._retire(worker)
+                    return False
+            worker.gate.acquire()  # it was woken just now
+        with self._lock:
+            if self._stopping and not self.queue:
+                self._retire(worker)
+                return False
+        return True
+
+    def _retire(self, worker: _Worker) -> None:
+        """Requires _lock."""
+        self._workers.discard(worker)
+        if not self._stopping:
+            self._threads.discard(worker.thread)
+
+    # -- Any thread ------------------------------------------------------
+
+    def stats(self) -> PoolStats:
+        """Return the state of the pool."""
+        with self._lock:
+            return PoolStats(len(self._workers), len(self._idle), len(self.queue))
+
+    def stop(self) -> None:
+        """End every worker once the queue is empty and its callback has returned."""
+        with self._lock:
+            self._stopping = True
+            idle, self._idle = self._idle, []
+            for worker in idle:
+                worker.epoch = self._epoch
+                self._active += 1
+                worker.gate.release()
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait for the workers to end after `stop`; return whether they have."""
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(deadline.remaining())
+        return not any(thread.is_alive() for thread in threads)
+
+    def owns_current_thread(self) -> bool:
+        """Whether the caller is one of the workers."""
+        return threading.current_thread() in self._threads

@@ -1,0 +1,172 @@
+"""A listening socket.
+
+Threads: everything but `open_sockets` runs in the I/O thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable
+
+from ..engine.loop import READ, IOLoop
+
+__all__ = ["Acceptor", "open_sockets"]
+
+# Connections accepted at once before others have their turn.
+_BATCH = 64
+
+# Seconds without accepting when the system has no descriptors or memory left.
+_BACK_OFF = 0.5
+
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+_log = logging.getLogger("syncws.server")
+
+
+class Acceptor:
+    """Accepts connections and hands them on.
+
+    Args:
+        loop: The I/O loop.
+        sock: The listening socket; owned from now on.
+        on_accept: Called with each accepted socket.
+    """
+
+    __slots__ = ("_listening", "_loop", "_on_accept", "_sock")
+
+    def __init__(
+        self, loop: IOLoop, sock: socket.socket, on_accept: Callable[[socket.socket], None]
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._on_accept = on_accept
+        self._listening = False
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.register(self._sock, READ, self)
+            self._listening = True
+
+    def on_ready(self, mask: int) -> None:
+        """Accept what waits."""
+        for _ in range(_BATCH):
+            try:
+                sock, _ = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                if exc.errno in _EXHAUSTED:
+                    self._back_off(exc)
+                    return
+                continue  # the client went away meanwhile
+            self._on_accept(sock)
+
+    def _back_off(self, error: OSError) -> None:
+        """The connection stays in the system's queue; trying on would only spin."""
+        _log.error("cannot accept connections, trying again in %s s: %s", _BACK_OFF, error)
+        self._loop.unregister(self._sock)
+        self._listening = False
+        self._loop.call_at(self._loop.clock() + _BACK_OFF, self._listen)
+
+    def abort(self) -> None:
+        """Close the socket. Harmless twice."""
+        if self._listening:
+            self._loop.unregister(self._sock)
+            self._listening = False
+        self._sock.close()
+
+    def on_loop_error(self, error: BaseException) -> None:
+        """Handing a connection on raised; the next one may do better."""
+
+    def abandon(self) -> None:
+        """In a forked child: close this process's copy of the socket."""
+        self._sock.close()
+
+
+def open_sockets(
+    host: str | None, port: int, unix_path: str | None, backlog: int
+) -> list[socket.socket]:
+    """Return listening sockets: one for each address that `host` has.
+
+    Raises:
+        OSError: An address cannot be listened on; the text names it.
+    """
+    if unix_path is not None:
+        return [_open_unix(unix_path, backlog)]
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except socket.gaierror as exc:
+        raise OSError(exc.errno, f"cannot listen on {host!r}: {exc.strerror}") from exc
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, proto, _, (address, _, *more) in dict.fromkeys(found):
+            if port == 0 and sockets:
+                # One port for all addresses: the one that the first was given.
+                port = sockets[0].getsockname()[1]
+            sockets.append(_open_inet(family, kind, proto, (address, port, *more), backlog))
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _open_inet(
+    family: int, kind: int, proto: int, address: tuple[object, ...], backlog: int
+) -> socket.socket:
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setblocking(False)
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # IPv4 has a socket of its own where it is wanted.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(backlog)
+    except OSError as exc:
+        sock.close()
+        raise _named(exc, f"{address[0]} port {address[1]}") from exc
+    return sock
+
+
+def _open_unix(path: str, backlog: int) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        try:
+            sock.bind(path)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE or not _is_stale(path):
+                raise
+            os.unlink(path)
+            sock.bind(path)
+        sock.listen(backlog)
+    except OSError as exc:
+        sock.close()
+        raise _named(exc, path) from exc
+    return sock
+
+
+def _is_stale(path: str) -> bool:
+    """Whether `path` is a socket that nobody listens on any more."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        return probe.connect_ex(path) == errno.ECONNREFUSED
+
+
+def _named(error: OSError, where: str) -> OSError:
+    """Return `error` with a text that names the address and the way out."""
+    text = f"cannot listen on {where}: {error.strerror}"
+    if error.errno == errno.EADDRINUSE:
+        text += "; another program does, so stop it or take another port (0 finds a free one)"
+    return OSError(error.errno, text)

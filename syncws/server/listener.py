@@ -1,0 +1,406 @@
+"""Listens on an address and leads WebSocket connections to services."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import os
+import signal
+import socket
+import ssl as ssl_module
+import threading
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
+
+from ..callbacks import Runner, ServiceSpec
+from ..endpoint import Address, peer_addresses
+from ..engine.connection import Connection
+from ..engine.dispatch import Dispatcher
+from ..engine.engine import Engine, default_engine
+from ..engine.loop import IOLoop
+from ..engine.transport import make_transport
+from ..errors import Close
+from ..protocol import deflate
+from ..protocol.codec import make_codec
+from ..protocol.handshake import (
+    Refusal,
+    Request,
+    accept_response,
+    check_origin,
+    check_upgrade,
+    choose_subprotocol,
+)
+from ..service import Service
+from ..timing import Deadline, check_timeout
+from .acceptor import Acceptor, open_sockets
+from .caller import Caller
+from .opening import Opening
+from .routing import Router
+
+__all__ = ["Listener"]
+
+# Seconds that sockets may take to go away once they were aborted.
+_ABORT = 1.0
+
+_log = logging.getLogger("syncws.server")
+
+
+class _Phase(enum.Enum):
+    NEW = "not started"
+    STARTED = "accepting connections"
+    STOPPING = "closing them"
+
+
+class Listener:
+    """Accepts WebSocket connections and calls services.
+
+    Args:
+        port: The TCP port; 0 takes a free one, see `port`.
+        host: The address or name to listen on, each of its addresses; ""
+            listens on all interfaces, IPv4 and IPv6.
+        unix_path: The path of a Unix-domain socket to listen on, in place of
+            a port.
+        ssl: The server's certificate, as an `ssl.SSLContext`; then the
+            listener speaks wss:// only.
+        engine: The threads to run on; the process's own if None.
+        handshake_timeout: Seconds for TLS and the handshake request together.
+            None: no limit.
+        max_handshake_size: Bytes of a handshake request.
+        backlog: Connections that may wait in the system to be accepted.
+
+    Use it as a context manager, or with `start` and `stop`, or with
+    `serve_forever`. Its methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        *,
+        unix_path: str | os.PathLike[str] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        engine: Engine | None = None,
+        handshake_timeout: float | None = 10.0,
+        max_handshake_size: int = 16_384,
+        backlog: int = 1024,
+    ) -> None:
+        self._unix_path = None if unix_path is None else os.fspath(unix_path)
+        self._port = _check_port(port, self._unix_path)
+        if not isinstance(host, str):
+            raise TypeError(f"host must be a str such as '127.0.0.1', not {host!r}")
+        self._host = host
+        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
+            raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
+        if engine is not None and not isinstance(engine, Engine):
+            raise TypeError(f"engine must be a syncws.Engine or None, not {engine!r}")
+        self._ssl = ssl
+        self._engine = engine or default_engine()
+        self._handshake_timeout = check_timeout("handshake_timeout", handshake_timeout)
+        self._max_handshake_size = max_handshake_size
+        self._backlog = backlog
+        self._router = Router()
+        self._wanted: SimpleQueue[int | None] = SimpleQueue()  # requests to stop serving
+
+        # Guarded by _lock, which `_changed` wraps.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._phase = _Phase.NEW
+        self._addresses: list[Address] = []
+        self._open = 0  # sockets, listening ones included
+        self._running = 0  # connections whose on_close has not returned
+
+        # Owned by the I/O thread, apart from `_loop`, which is set before it starts.
+        self._loop: IOLoop | None = None
+        self._acceptors: list[Acceptor] = []
+        self._openings: set[Opening] = set()
+        self._connections: set[Connection] = set()
+
+    def __repr__(self) -> str:
+        where = ", ".join(map(str, self._addresses)) or self._unix_path or self._host
+        return f"<syncws.Listener {where}, {self._phase.value}>"
+
+    # -- Services --------------------------------------------------------
+
+    def attach(self, path: str, service: Service | type[Service]) -> None:
+        """Lead connections to `path` to a service.
+
+        Args:
+            path: An absolute path without a query, such as "/chat".
+            service: An instance, shared by all connections, or a class, of
+                which each connection gets an instance of its own.
+
+        Raises:
+            TypeError: It is no service, or a callback has a wrong name or
+                wrong parameters.
+            ValueError: The path is no absolute path, or is taken.
+        """
+        self._router.attach(path, ServiceSpec(service, client=False))
+
+    def detach(self, target: str | Service | type[Service]) -> None:
+        """Refuse connections to a path, or to every path of a service, from now on.
+
+        Connections that are open go on.
+
+        Raises:
+            ValueError: There is no such path or service.
+        """
+        self._router.detach(target)
+
+    # -- Life ------------------------------------------------------------
+
+    def start(self) -> None:
+        """Listen; returns once connections are accepted.
+
+        Raises:
+            RuntimeError: It is started already.
+            OSError: The address cannot be listened on.
+        """
+        with self._lock:
+            if self._phase is not _Phase.NEW:
+                raise RuntimeError("the listener is started already")
+            sockets = open_sockets(self._host, self._port, self._unix_path, self._backlog)
+            self._loop = loop = self._engine.acquire()
+            self._addresses = [_address(sock) for sock in sockets]
+            self._open = len(sockets)
+            self._phase = _Phase.STARTED
+        loop.call_soon(self._accept_on, loop, sockets)
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Close every connection with 1001, and wait for them and their callbacks.
+
+        New connections are refused at once. What has not ended after `timeout`
+        seconds is aborted; a callback that does not return is left behind.
+        Called from a callback, it does not wait for callbacks. Harmless if the
+        listener is not started; it may be started again.
+
+        Args:
+            timeout: Seconds.
+        """
+        deadline = Deadline(check_timeout("timeout", timeout))
+        with self._lock:
+            if self._phase is not _Phase.STARTED:
+                return
+            self._phase = _Phase.STOPPING
+            loop = self._loop
+        assert loop is not None
+        in_callback = self._engine.owns_current_thread()
+        loop.call_soon(self._close_all, max(0.0, timeout))
+        if not self._wait(deadline, in_callback):
+            loop.call_soon(self._abort_all)
+            self._wait(Deadline(_ABORT), True)
+        with self._lock:
+            self._phase = _Phase.NEW
+            self._loop = None
+            self._addresses = []
+        self._engine.release(loop)
+        self._engine.reap((deadline.remaining() or 0.0) + _ABORT)
+        self._wanted.put(None)
+
+    def serve_forever(self, stop_timeout: float = 10.0) -> None:
+        """Listen until Ctrl-C, SIGTERM, or a `stop` from another thread; then stop.
+
+        The signals are looked after only when this runs in the main thread.
+
+        Args:
+            stop_timeout: Seconds for `stop`. A second Ctrl-C cuts it short.
+        """
+        with self._lock:
+            started = self._phase is _Phase.STARTED
+        while not self._wanted.empty():
+            self._wanted.get()
+        if not started:
+            self.start()
+        handlers: dict[int, Any] = {}
+        try:
+            if threading.current_thread() is threading.main_thread():
+                for wanted in (signal.SIGINT, signal.SIGTERM):
+                    handlers[wanted] = signal.signal(wanted, self._on_signal)
+            self._wanted.get()
+        finally:
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
+            self.stop(stop_timeout)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._wanted.put(number)  # the one queue that may be filled in a signal handler
+
+    def __enter__(self) -> Listener:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port; the one that was found if it was given as 0."""
+        for address in self._addresses:
+            if isinstance(address, tuple):
+                return address[1]
+        return self._port if self._unix_path is None else None
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where it listens: (host, port) pairs, or the path of a Unix-domain socket."""
+        return list(self._addresses)
+
+    def _wait(self, deadline: Deadline, sockets_only: bool) -> bool:
+        """Wait for the connections to end; return whether they have."""
+        with self._changed:
+            while self._open or (self._running and not sockets_only):
+                remaining = deadline.remaining()
+                if remaining == 0.0:
+                    return False
+                self._changed.wait(remaining)
+        return True
+
+    # -- I/O thread ------------------------------------------------------
+
+    def _accept_on(self, loop: IOLoop, sockets: list[socket.socket]) -> None:
+        self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
+
+    def _close_all(self, timeout: float) -> None:
+        for acceptor in self._acceptors:
+            acceptor.abort()
+        self._count_closed(len(self._acceptors))
+        self._acceptors = []
+        if self._unix_path is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._unix_path)
+        for opening in list(self._openings):
+            opening.abort()
+        for connection in list(self._connections):
+            connection.start_close(Close(1001, "the server is going away"), timeout)
+
+    def _abort_all(self) -> None:
+        for connection in list(self._connections):
+            connection.abort()
+
+    def _accepted(self, sock: socket.socket) -> None:
+        assert self._loop is not None
+        try:
+            if sock.family != getattr(socket, "AF_UNIX", None):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._ssl is not None:
+                sock.setblocking(False)
+                sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            transport = make_transport(sock)
+        except OSError:
+            sock.close()  # the client went away meanwhile
+            return
+        timeout = self._handshake_timeout
+        with self._lock:
+            self._open += 1
+        opening = Opening(
+            self._loop,
+            transport,
+            deadline=None if timeout is None else self._loop.clock() + timeout,
+            max_size=self._max_handshake_size,
+            decide=self._decide,
+            on_end=self._opening_ended,
+        )
+        self._openings.add(opening)
+
+    def _opening_ended(self, opening: Opening) -> None:
+        self._openings.discard(opening)
+        self._count_closed(1)
+
+    def _decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
+        """Refuse a handshake request, or make its socket a connection."""
+        route = self._router.match(request.path)
+        if route is None:
+            return Refusal(404, f"There is nothing at {request.path}.")
+        path, spec = route
+        config = spec.service.config
+        secure = opening.transport.secure
+        refusal = check_upgrade(request) or check_origin(request, config.allowed_origins, secure)
+        if refusal is None:
+            self._upgrade(request, opening, rest, path, spec)
+        return refusal
+
+    def _upgrade(
+        self, request: Request, opening: Opening, rest: bytes, path: str, spec: ServiceSpec
+    ) -> None:
+        loop = self._loop
+        assert loop is not None
+        config = spec.service.config
+        subprotocol = choose_subprotocol(request, config.subprotocols)
+        params, extensions = None, None
+        if config.deflate is not None:
+            chosen = deflate.choose(
+                request.headers.get_all("Sec-WebSocket-Extensions"), config.deflate
+            )
+            params, extensions = chosen or (None, None)
+        addresses = peer_addresses(opening.transport.sock)
+        response = accept_response(request, subprotocol=subprotocol, extensions=extensions)
+
+        decoder, encoder = make_codec(
+            config,
+            params,
+            client=False,
+            stream_text=spec.stream_text,
+            stream_binary=spec.stream_binary,
+        )
+        runner = Runner(spec, _log, path)
+        dispatcher = Dispatcher(
+            runner,
+            loop,
+            max_count=config.receive_queue_size,
+            max_size=config.receive_queue_bytes,
+            on_done=self._connection_done,
+        )
+        with self._lock:
+            self._open += 1
+            self._running += 1
+        connection = Connection(
+            loop,
+            opening.take(),
+            client=False,
+            decoder=decoder,
+            encoder=encoder,
+            config=config,
+            inbox=dispatcher,
+            auto_pong="on_ping" not in spec.has,
+            idle_event="on_idle_timeout" in spec.has,
+            on_end=self._connection_ended,
+        )
+        runner.bind(Caller(connection, request, subprotocol, addresses), connection)
+        self._connections.add(connection)
+        connection.start(response, rest, True, True)
+
+    def _connection_ended(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._count_closed(1)
+
+    def _count_closed(self, number: int) -> None:
+        with self._changed:
+            self._open -= number
+            self._changed.notify_all()
+
+    # -- Worker thread ---------------------------------------------------
+
+    def _connection_done(self) -> None:
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+
+
+def _check_port(port: object, unix_path: str | None) -> int:
+    if unix_path is not None:
+        if port is not None:
+            raise ValueError(f"give a port or a unix_path, not both: {port!r} and {unix_path!r}")
+        return 0
+    if port is None:
+        raise TypeError("Listener needs a port, 0 for a free one, or a unix_path")
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port must be an int, not {port!r}")
+    if not 0 <= port <= 65_535:
+        raise ValueError(f"port must be between 0 and 65535, not {port!r}")
+    return port
+
+
+def _address(sock: socket.socket) -> Address:
+    raw = sock.getsockname()
+    return (raw[0], raw[1]) if isinstance(raw, tuple) else str(raw)

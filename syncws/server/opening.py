@@ -1,0 +1,188 @@
+"""A connection between its acceptance and its upgrade.
+
+Threads: everything here runs in the I/O thread.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable
+
+from ..engine.loop import READ, WRITE, IOLoop
+from ..engine.transport import Transport
+from ..protocol.handshake import (
+    HeadError,
+    HeadReader,
+    Refusal,
+    Request,
+    parse_request,
+    refusal_response,
+)
+
+__all__ = ["Opening"]
+
+_READ_SIZE = 16_384
+
+# Seconds that a refused client has to take the answer and go.
+_LEAVE = 2.0
+
+_log = logging.getLogger("syncws.server")
+
+
+class _Phase(enum.Enum):
+    TLS = "the TLS handshake"
+    HEAD = "reading the request"
+    REFUSING = "writing the refusal"
+    LEAVING = "waiting for the client to go"
+    DONE = "upgraded or closed"
+
+
+class Opening:
+    """Reads one handshake request, and has it refused or upgraded.
+
+    Args:
+        loop: The I/O loop.
+        transport: The accepted socket.
+        deadline: When the request must be complete, on the loop's clock.
+        max_size: Bytes that the request may have.
+        decide: Called with the request, this, and the bytes behind it; it
+            returns a refusal, or None after it has taken the socket by `take`.
+        on_end: Called once when the socket is taken or closed.
+    """
+
+    __slots__ = (
+        "_decide",
+        "_loop",
+        "_mask",
+        "_on_end",
+        "_out",
+        "_phase",
+        "_reader",
+        "_timer",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        loop: IOLoop,
+        transport: Transport,
+        *,
+        deadline: float | None,
+        max_size: int,
+        decide: Callable[[Request, Opening, bytes], Refusal | None],
+        on_end: Callable[[Opening], None],
+    ) -> None:
+        self._loop = loop
+        self.transport = transport
+        self._decide = decide
+        self._on_end = on_end
+        self._reader = HeadReader(max_size)
+        self._out = b""
+        self._phase = _Phase.TLS
+        self._mask = READ
+        loop.register(transport.sock, READ, self)
+        self._timer = None if deadline is None else loop.call_at(deadline, self.abort)
+
+    def on_ready(self, mask: int) -> None:
+        """The socket is ready: go on where we are."""
+        try:
+            if self._phase is _Phase.TLS and self.transport.handshake():
+                self._phase = _Phase.HEAD
+            if self._phase is _Phase.HEAD:
+                self._read_head()
+            elif self._phase is _Phase.REFUSING:
+                self._write()
+            elif self._phase is _Phase.LEAVING:
+                self._drain()
+        except OSError as exc:
+            _log.debug("a client was lost during %s: %s", self._phase.value, exc)
+            self.abort()
+        if self._phase is not _Phase.DONE:
+            self._update_interest()
+
+    def _update_interest(self) -> None:
+        transport = self.transport
+        writing = self._phase is _Phase.REFUSING and not transport.wants_read
+        mask = WRITE if writing or transport.wants_write else READ
+        if mask != self._mask:
+            self._mask = mask
+            self._loop.modify(transport.sock, mask, self)
+
+    def _read_head(self) -> None:
+        data = self.transport.receive(_READ_SIZE)
+        if data is None:
+            return
+        if not data:
+            self.abort()
+            return
+        request: Request | None = None
+        try:
+            head = self._reader.feed(data)
+            if head is None:
+                return
+            request = parse_request(head)
+            refusal = self._decide(request, self, self._reader.rest)
+        except HeadError as exc:
+            refusal = Refusal(exc.status, exc.text)
+        if refusal is not None:
+            _log.info(
+                "refused %s with %d: %s",
+                request.target if request else "a request",
+                refusal.status,
+                refusal.text,
+            )
+            self.refuse(refusal, head_only=request is not None and request.method == "HEAD")
+
+    def take(self) -> Transport:
+        """Give the socket up to a connection."""
+        self._end()
+        return self.transport
+
+    def refuse(self, refusal: Refusal, *, head_only: bool = False) -> None:
+        """Answer with a status other than 101, and end the connection."""
+        self._out = refusal_response(refusal, head_only=head_only)
+        self._phase = _Phase.REFUSING
+        self._restart_timer()
+        self._write()
+        if self._phase is not _Phase.DONE:
+            self._update_interest()
+
+    def _write(self) -> None:
+        self._out = self._out[self.transport.send(self._out) :]
+        if not self._out:
+            # Closing with unread bytes would reset the connection and could
+            # destroy the answer on its way: the client goes first.
+            self._phase = _Phase.LEAVING
+            self.transport.shutdown_write()
+
+    def _drain(self) -> None:
+        if self.transport.receive(_READ_SIZE) == b"":
+            self.abort()
+
+    def _restart_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._loop.clock() + _LEAVE, self.abort)
+
+    def _end(self) -> None:
+        self._phase = _Phase.DONE
+        self._loop.unregister(self.transport.sock)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._on_end(self)
+
+    def abort(self) -> None:
+        """Close the socket."""
+        if self._phase is not _Phase.DONE:
+            self._end()
+            self.transport.close()
+
+    def on_loop_error(self, error: BaseException) -> None:
+        """Something of ours raised: close the socket."""
+        self.abort()
+
+    def abandon(self) -> None:
+        """In a forked child: close this process's copy of the socket."""
+        self._phase = _Phase.DONE
+        self.transport.abandon()

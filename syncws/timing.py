@@ -1,0 +1,47 @@
+"""Deadlines on the monotonic clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+__all__ = ["Clock", "Deadline", "check_timeout"]
+
+Clock = Callable[[], float]
+
+
+def check_timeout(name: str, value: float | None) -> float | None:
+    """Return `value` if it is None or a number of seconds that is not negative."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
+    if not value >= 0:
+        raise ValueError(f"{name} must not be negative, not {value!r}")
+    return value
+
+
+class Deadline:
+    """A point in time that several steps share.
+
+    Args:
+        timeout: Seconds from now, or None for no deadline.
+        clock: Monotonic seconds; another one in tests.
+    """
+
+    __slots__ = ("_clock", "_when")
+
+    def __init__(self, timeout: float | None, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._when = None if timeout is None else clock() + timeout
+
+    def remaining(self) -> float | None:
+        """Seconds left, never negative; None if there is no deadline."""
+        if self._when is None:
+            return None
+        return max(0.0, self._when - self._clock())
+
+    @property
+    def expired(self) -> bool:
+        """Whether no time is left."""
+        return self._when is not None and self._clock() >= self._when
