@@ -234,17 +234,17 @@ class Client(Endpoint):
         return message
 
     def __iter__(self) -> Iterator[str | bytes]:
-        """Yield messages until the connection is closed with 1000 or 1001.
+        """Yield messages until an orderly close: with 1000, 1001, or without a status code.
 
         Raises:
-            ConnectionClosed: It ended in any other way.
+            ConnectionClosed: The connection ended in any other way.
         """
         while True:
             try:
                 yield self.receive()
             except ConnectionClosed as exc:
                 close = exc.received or exc.sent
-                if exc.__cause__ is None and close is not None and close.code in (1000, 1001):
+                if exc.__cause__ is None and close is not None and close.code in (1000, 1001, 1005):
                     return
                 raise
 
