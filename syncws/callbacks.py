@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from .config import ServiceConfig
 from .endpoint import Endpoint
 from .engine.connection import Connection
 from .engine.dispatch import CLOSED, IDLE, OPENED
@@ -52,6 +53,10 @@ class ServiceSpec:
                 f"a service is an instance or a subclass of syncws.Service, not {service!r}"
             )
         self.service = service
+        if not isinstance(service.config, ServiceConfig):
+            raise TypeError(
+                f"{cls.__name__}.config must be a syncws.ServiceConfig, not {service.config!r}"
+            )
         _check_names(service, cls)
         self.has = frozenset(name for name in _CALLBACKS if hasattr(service, name))
         if not self.has:
@@ -139,7 +144,16 @@ class Runner:
         where: The path or URL to name there.
     """
 
-    __slots__ = ("_calls", "_connection", "_endpoint", "_failed", "_log", "_spec", "_where")
+    __slots__ = (
+        "_calls",
+        "_connection",
+        "_endpoint",
+        "_failed",
+        "_log",
+        "_spec",
+        "_streamed",
+        "_where",
+    )
 
     # Both are set before the first event.
     _connection: Connection
@@ -149,7 +163,12 @@ class Runner:
         self._spec = spec
         self._log = log
         self._where = where
-        self._calls: dict[int, Callable[..., Any]] | None = None
+        self._calls: dict[int, Callable[..., Any]] | None = None  # of the service, once made
+        self._streamed = frozenset(
+            opcode
+            for opcode, streamed in ((TEXT, spec.stream_text), (BINARY, spec.stream_binary))
+            if streamed
+        )
         self._failed = False
 
     def bind(self, endpoint: Endpoint, connection: Connection) -> None:
@@ -159,38 +178,31 @@ class Runner:
 
     def __call__(self, event: Event) -> None:
         """Handle one event."""
+        opcode, data, final = event
         try:
-            self._call(event)
-        except BaseException as exc:
-            self._raised(exc)
-
-    def _call(self, event: Event) -> None:
-        opcode = event.opcode
-        calls = self._calls
-        if calls is None:
-            calls = self._prepare()
-        callback = calls.get(opcode)
-        if callback is None:
-            return
-        if opcode > 0:
-            if self._connection.closed_here:
+            callback = (self._calls or self._prepare()).get(opcode)
+            if callback is None:
                 return
-            if (opcode == TEXT and self._spec.stream_text) or (
-                opcode == BINARY and self._spec.stream_binary
-            ):
-                callback(self._endpoint, event.data, event.final)
-            else:
-                callback(self._endpoint, event.data)
-        elif opcode == ERROR:
-            callback(self._endpoint, event.data)
-        elif opcode == CLOSED:
-            callback(self._endpoint, event.data.code, event.data.reason)
-        elif opcode == OPENED or not self._connection.closed_here:
-            callback(self._endpoint)
+            if opcode > 0:
+                if self._connection.closed_here:
+                    return
+                if opcode in self._streamed:
+                    callback(self._endpoint, data, final)
+                else:
+                    callback(self._endpoint, data)
+            elif opcode == ERROR:
+                callback(self._endpoint, data)
+            elif opcode == CLOSED:
+                callback(self._endpoint, data.code, data.reason)
+            elif opcode == OPENED or not self._connection.closed_here:
+                callback(self._endpoint)
+        except BaseException as exc:
+            self._raised(opcode, exc)
 
     def _prepare(self) -> dict[int, Callable[..., Any]]:
         """Make the service; here, since a class runs the user's code."""
-        self._calls = {}
+        if self._failed:
+            return {}
         service = self._spec.instance()
         self._calls = {
             event: getattr(service, name)
@@ -199,12 +211,10 @@ class Runner:
         }
         return self._calls
 
-    def _raised(self, error: BaseException) -> None:
+    def _raised(self, opcode: int, error: BaseException) -> None:
         self._log.error("%s: a callback raised", self._where, exc_info=error)
         self._connection.fail(error, "internal error")
-        if self._failed:
-            return
-        self._failed = True
-        on_error = (self._calls or {}).get(ERROR)
-        if on_error is not None:
+        # on_close comes last, and on_error does not hear of itself.
+        if not self._failed and opcode not in (ERROR, CLOSED):
+            self._failed = True
             self(Event(ERROR, error))

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from .timing import check_timeout
 
-__all__ = ["ClientConfig", "Compression", "ConnectionConfig", "ServiceConfig"]
+__all__ = ["ClientConfig", "Compression", "ConnectionConfig", "ServiceConfig", "check_count"]
 
 # RFC 9110 section 5.6.2; subprotocol names are tokens (RFC 6455 section 4.1).
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-def _check_count(name: str, value: int | None, *, least: int = 1, optional: bool = True) -> None:
+def check_count(name: str, value: object, *, least: int = 1, optional: bool = True) -> None:
+    """Raise unless `value` is an int of at least `least`, or None if that is allowed."""
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int):
@@ -65,7 +66,7 @@ class Compression:
     threshold: int = 128
 
     def __post_init__(self) -> None:
-        _check_count("threshold", self.threshold, least=0, optional=False)
+        check_count("threshold", self.threshold, least=0, optional=False)
         for name, low, high in (
             ("level", 1, 9),
             ("mem_level", 1, 9),
@@ -129,9 +130,9 @@ class ConnectionConfig:
         if check_timeout("close_timeout", self.close_timeout) is None:
             raise TypeError("close_timeout must be a number of seconds, not None")
         for name in ("max_message_size", "max_frame_size", "max_fragments"):
-            _check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name))
         for name in ("send_buffer_size", "receive_queue_size", "receive_queue_bytes"):
-            _check_count(name, getattr(self, name), optional=False)
+            check_count(name, getattr(self, name), optional=False)
         if not isinstance(self.compression, (bool, Compression)):
             raise TypeError(
                 f"compression must be True, False or a Compression, not {self.compression!r}"

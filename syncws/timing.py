@@ -10,14 +10,20 @@ __all__ = ["Clock", "Deadline", "check_timeout"]
 Clock = Callable[[], float]
 
 
+# Seconds that the system can wait for at once: 2**31 milliseconds, 24 days.
+_LONGEST = 2_147_483
+
+
 def check_timeout(name: str, value: float | None) -> float | None:
-    """Return `value` if it is None or a number of seconds that is not negative."""
+    """Return `value` if it is None or a number of seconds that can be waited for."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
-    if not value >= 0:
-        raise ValueError(f"{name} must not be negative, not {value!r}")
+    if not 0 <= value <= _LONGEST:
+        raise ValueError(
+            f"{name} must be from 0 to {_LONGEST} seconds, or None for no limit, not {value!r}"
+        )
     return value
 
 

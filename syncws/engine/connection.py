@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 from ..config import ConnectionConfig
 from ..errors import (
@@ -41,8 +41,9 @@ _READ_SIZE = 65_536
 # section 5.5.1 lets an endpoint finish what it is sending.
 _GRACE = 0.5
 
-# The states in which messages can be sent.
-_SENDING = frozenset((State.OPEN, State.ANSWERING))
+_OPEN = State.OPEN
+_ANSWERING = State.ANSWERING
+_CLOSED = State.CLOSED
 
 _NO_CLOSE = Close(1006)  # RFC 6455 section 7.1.5: no close frame was received
 
@@ -80,12 +81,14 @@ class Connection:
         "_decoder",
         "_encoder",
         "_flushing",
+        "_high",
         "_idle_at",
         "_idle_event",
         "_inbox",
         "_last_message",
         "_lock",
         "_loop",
+        "_low",
         "_mask",
         "_on_end",
         "_out",
@@ -96,6 +99,7 @@ class Connection:
         "_pong_due",
         "_reading",
         "_rest",
+        "_run_queue",
         "_state",
         "_timer",
         "_transport",
@@ -122,6 +126,8 @@ class Connection:
         on_end: Callable[[Connection], None] | None = None,
     ) -> None:
         self._loop = loop
+        # Only whether it is empty matters here.
+        self._run_queue: Sized = loop.pool.queue if loop.pool is not None else ()
         self._client = client
         self._config = config
         self._inbox = inbox
@@ -159,6 +165,8 @@ class Connection:
         self._transport = transport
         self._encoder = encoder
         self._out = OutBuffer()
+        self._high = config.send_buffer_size  # bytes above which senders wait
+        self._low = config.send_buffer_size // 4  # and at which they go on
         self._flushing = False  # the I/O thread will write what is queued
         self._write_error: OSError | None = None
         self._pong_due: bytes | None = None  # a pong kept back while the peer does not read
@@ -180,6 +188,7 @@ class Connection:
         """
         if self._state is State.CLOSED:
             return
+        self._loop.own(self)
         now = self._loop.clock()
         self._rest = rest
         self._last_message = now
@@ -202,15 +211,24 @@ class Connection:
 
     def on_ready(self, mask: int) -> None:
         """The socket is ready."""
-        if self._closed():
+        if self._state is _CLOSED:
             return
+        if self._transport.secure:
+            self._on_ready_tls(mask)
+            return
+        if mask & READ:
+            self._read()
+        if mask & WRITE:
+            self.flush()
+
+    def _on_ready_tls(self, mask: int) -> None:
+        """Reading may have waited for the socket to be writable, and the other way round."""
         transport = self._transport
         if mask & READ or transport.wants_write:
             self._read()
-        if (mask & WRITE or transport.wants_read) and not self._closed():
+        if mask & WRITE or transport.wants_read:
             self.flush()
-        if transport.secure:
-            self._update_interest()
+        self._update_interest()
 
     def _read(self) -> None:
         try:
@@ -229,11 +247,14 @@ class Connection:
     def _deliver(self, data: bytes) -> None:
         """Decode `data` and hand its events on."""
         inbox = self._inbox
-        for event in self._decoder.receive(data):
-            opcode = event.opcode
+        events = self._decoder.receive(data)
+        if self._idle_at is not None and not (events and events[-1].opcode in (PING, PONG)):
+            self._last_message = self._loop.clock()
+        for event in events:
+            opcode = event[0]
             if 0 < opcode <= BINARY:
                 # RFC 6455 section 1.4 lets us ignore data once we have closed.
-                if self._state is State.OPEN:
+                if self._state is _OPEN:
                     inbox.put(event)
             elif opcode == PING:
                 self._pinged(event)
@@ -243,9 +264,7 @@ class Connection:
                 self._peer_closed(event.data)
             elif opcode == ERROR:
                 self._peer_failed(event.data)
-        if self._idle_at is not None:
-            self._last_message = self._loop.clock()
-        if self._state is State.OPEN and inbox.full() and inbox.pause():
+        if inbox.full() and self._state is _OPEN and inbox.pause():
             self._reading = False
             self._update_interest()
 
@@ -258,7 +277,7 @@ class Connection:
         with self._lock:
             if self._state is not State.OPEN:
                 return
-            if self._out.size > self._config.send_buffer_size:
+            if self._out.size > self._high:
                 # The peer floods us and does not read: only the latest ping
                 # needs an answer, says section 5.5.3.
                 self._pong_due = event.data
@@ -335,7 +354,7 @@ class Connection:
         """Write what is queued, as far as the socket takes it."""
         failed = False
         with self._lock:
-            if self._state is State.CLOSED:
+            if self._state is _CLOSED:
                 return
             try:
                 if self._write_error is not None:
@@ -350,13 +369,13 @@ class Connection:
                 failed = True
             else:
                 self._flushing = not drained
-                if self._out.size <= self._config.send_buffer_size // 4:
-                    self._notify()
+                if self._condition is not None and self._out.size <= self._low:
+                    self._condition.notify_all()
         if failed:
             self._read_to_end()
-            return
-        self._after_flush()
-        self._update_interest()
+        elif not drained or self._mask & WRITE or self._state is not _OPEN:
+            self._after_flush()
+            self._update_interest()
 
     def _after_flush(self) -> None:
         """Half-close once everything is written and we are to end TCP."""
@@ -493,6 +512,7 @@ class Connection:
             self._transport.close()
             self._out.clear()
             self._notify()
+        self._loop.disown(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -552,9 +572,9 @@ class Connection:
         if self._idle_at is not None:
             self._last_message = self._loop.clock()
         with self._lock:
-            if self._state not in _SENDING:
+            if self._state is not _OPEN and self._state is not _ANSWERING:
                 raise self.closed_error()
-            if self._out.size > self._config.send_buffer_size:
+            if self._out.size > self._high:
                 self._wait_for_room()
             queued = self._write(self._encoder.message(opcode, payload, final))
             failed = self._write_error is not None
@@ -566,9 +586,9 @@ class Connection:
     def send_control(self, opcode: int, payload: bytes) -> None:
         """Send a ping or a pong."""
         with self._lock:
-            if self._state not in _SENDING:
+            if self._state is not _OPEN and self._state is not _ANSWERING:
                 raise self.closed_error()
-            if self._out.size > self._config.send_buffer_size:
+            if self._out.size > self._high:
                 self._wait_for_room()
             encode = self._encoder.ping if opcode == PING else self._encoder.pong
             queued = self._write(encode(payload))
@@ -585,7 +605,7 @@ class Connection:
     @property
     def sending(self) -> bool:
         """Whether messages can be sent."""
-        return self._state in _SENDING
+        return self._state is _OPEN or self._state is _ANSWERING
 
     def start_close(self, close: Close, timeout: float) -> None:
         """Send a close frame if none was sent, and end within `timeout` seconds.
@@ -595,7 +615,7 @@ class Connection:
         with self._lock:
             if self._state is State.CLOSED:
                 return
-            if self._state in _SENDING:
+            if self.sending:
                 self.closed_here = True
                 answering = self._state is State.ANSWERING
                 self._send_close(close, State.ENDING if answering else State.CLOSING)
@@ -630,7 +650,7 @@ class Connection:
             self.closed_here = True
             if self.error is None:
                 self.error = error
-            if self._state in _SENDING:
+            if self.sending:
                 code = getattr(error, "status_code", 1011)
                 close = Close(code, _fit(str(error) if reason is None else reason))
                 answering = self._state is State.ANSWERING
@@ -673,8 +693,7 @@ class Connection:
         """
         out = self._out
         rest: bytes | memoryview = data
-        pool = self._loop.pool
-        if not out.size and not (pool is not None and pool.queue):
+        if not out.size and not self._run_queue:
             try:
                 sent = self._transport.send(data)
             except OSError as exc:
@@ -695,7 +714,7 @@ class Connection:
         timeout = self._config.send_timeout
         deadline = Deadline(timeout, self._loop.clock)
         condition = self._waiting()
-        while self._out.size > self._config.send_buffer_size:
+        while self._out.size > self._high:
             remaining = deadline.remaining()
             if remaining == 0.0:
                 raise SendTimeout(
@@ -703,7 +722,7 @@ class Connection:
                     "read; nothing of this message was sent"
                 )
             condition.wait(remaining)
-            if self._state not in _SENDING:
+            if not self.sending:
                 raise self.closed_error()
 
     def _waiting(self) -> threading.Condition:

@@ -84,6 +84,7 @@ class _Bound:
         raise NotImplementedError
 
     def full(self) -> bool:
+        """Whether what waits has reached its bound."""
         return self._count() >= self._max_count or self._added - self._taken >= self._max_size
 
     def pause(self) -> bool:
@@ -100,9 +101,8 @@ class _Bound:
             and self._added - self._taken <= self._max_size // 2
         )
 
-    def _took(self, event: Event) -> None:
-        if event.opcode > 0:
-            self._taken += len(event.data)
+    def _make_room(self) -> None:
+        """Let reading go on if it is paused and enough was taken."""
         if self._paused and self._is_low():
             self._paused = False
             self.on_room()
@@ -147,11 +147,16 @@ class Dispatcher(_Bound):
 
     def put(self, event: Event) -> None:
         """Deliver `event`."""
-        if event.opcode > 0:
-            self._added += len(event.data)
+        opcode, data, _ = event
+        if opcode > 0:
+            self._added += len(data)
         self._inbox.append(event)
-        if self._running.acquire(blocking=False):
+        if self._running.acquire(False):
             self._loop.ready.append(self)
+
+    def full(self) -> bool:
+        """Whether what waits has reached its bound."""
+        return len(self._inbox) >= self._max_count or self._added - self._taken >= self._max_size
 
     def busy(self) -> bool:
         """Whether something waits or a callback runs."""
@@ -165,20 +170,24 @@ class Dispatcher(_Bound):
     def run(self) -> None:
         """Handle what is in the inbox, for one turn."""
         inbox = self._inbox
+        handle = self._handle
         for _ in range(_TURN):
-            try:
-                event = inbox.popleft()
-            except IndexError:
+            if not inbox:
                 self._running.release()
                 # What came between the look and the release found it held.
-                if inbox and self._running.acquire(blocking=False):
+                if inbox and self._running.acquire(False):
                     continue
                 return
-            if event.opcode == CLOSE or event.opcode == ERROR:
+            event = inbox.popleft()
+            opcode, data, _ = event
+            if opcode == CLOSE or opcode == ERROR:
                 self.on_last()
-            self._handle(event)
-            self._took(event)
-            if event.opcode == CLOSED:
+            handle(event)
+            if opcode > 0:
+                self._taken += len(data)
+            if self._paused:
+                self._make_room()
+            if opcode == CLOSED:
                 self._on_done()
         assert self._loop.pool is not None
         self._loop.pool.queue.append(self)
@@ -250,7 +259,8 @@ class Mailbox(_Bound):
                 return None
             with self._lock:
                 self._received += 1
-                self._took(event)
+                self._taken += len(event.data)
+                self._make_room()
             if not self._closed:
                 return event
 

@@ -24,6 +24,10 @@ __all__ = ["READ", "WRITE", "Handler", "IOLoop"]
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
+# The longest wait, in seconds; far timers are looked at again then. The
+# system's own limit is some weeks.
+_LONGEST = 3600.0
+
 # How long a run queue may stand still before another worker is woken: the one
 # that is awake has blocked in a callback. Seconds.
 STALL = 0.001
@@ -32,7 +36,7 @@ _log = logging.getLogger("syncws.engine")
 
 
 class Handler(Protocol):
-    """What owns a registered descriptor. Every method runs in the I/O thread."""
+    """What owns a descriptor. Every method runs in the I/O thread."""
 
     def on_ready(self, mask: int) -> None:
         """The descriptor is readable, writable or both."""
@@ -52,6 +56,9 @@ class Flushable(Protocol):
 
     def flush(self) -> None:
         """Write what is queued."""
+
+    def on_loop_error(self, error: BaseException) -> None:
+        """The flush raised."""
 
 
 class RunQueue(Protocol):
@@ -81,10 +88,12 @@ class IOLoop:
         self.clock = clock
         self.thread = threading.Thread(target=self.run, name=name, daemon=True)
         self.pool: RunQueue | None = None
+        self.abandoned = False  # it is the parent process's: nothing called here will run
 
         # Owned by the I/O thread.
         self.ready: list[Any] = []  # connections that got work in this round
         self._selector = selectors.DefaultSelector()
+        self._handlers: set[Handler] = set()
         self._timers = Timers()
         self._stopping = False
 
@@ -155,10 +164,13 @@ class IOLoop:
         """Make `call` at `when` on this loop's clock."""
         return self._timers.add(when, call)
 
-    def handlers(self) -> list[Handler]:
-        """Everything that is registered."""
-        keys = self._selector.get_map().values()
-        return [key.data for key in keys if key.data is not None]
+    def own(self, handler: Handler) -> None:
+        """Have `handler` aborted when the loop ends, and abandoned in a forked child."""
+        self._handlers.add(handler)
+
+    def disown(self, handler: Handler) -> None:
+        """Forget `handler`: it has no descriptor any more."""
+        self._handlers.discard(handler)
 
     def run(self) -> None:
         """The thread's body."""
@@ -166,7 +178,7 @@ class IOLoop:
             while not self._stopping:
                 self._round()
         finally:
-            for handler in self.handlers():
+            for handler in list(self._handlers):
                 self._guard(handler, handler.abort)
             self._make_calls()
             self._selector.close()
@@ -177,7 +189,8 @@ class IOLoop:
 
     def abandon(self) -> None:
         """In a forked child: close its copies of the descriptors; the thread is not here."""
-        for handler in self.handlers():
+        self.abandoned = True
+        for handler in list(self._handlers):
             handler.abandon()
         self._selector.close()
         self._wakeup.close()
@@ -215,7 +228,7 @@ class IOLoop:
         if self._calls or self._dirty or self.ready:
             return 0
         due = self._timers.next_due()
-        timeout = None if due is None else max(0.0, due - self.clock())
+        timeout = None if due is None else min(max(0.0, due - self.clock()), _LONGEST)
         if self.pool is not None and self.pool.queue:
             return STALL if timeout is None else min(timeout, STALL)
         return timeout
@@ -229,7 +242,10 @@ class IOLoop:
         dirty = self._dirty
         for _ in range(len(dirty)):
             connection = dirty.popleft()
-            self._guard(None, connection.flush)
+            try:
+                connection.flush()
+            except Exception as exc:
+                self._failed(connection, exc)
 
     def _guard(self, owner: Handler | None, call: Callable[..., None], *args: Any) -> None:
         """Make a call that must not end the loop."""
@@ -238,7 +254,7 @@ class IOLoop:
         except Exception as exc:
             self._failed(owner, exc)
 
-    def _failed(self, handler: Handler | None, error: Exception) -> None:
+    def _failed(self, handler: Flushable | Handler | None, error: Exception) -> None:
         _log.error("a call in the I/O thread failed", exc_info=error)
         if handler is not None:
             try:

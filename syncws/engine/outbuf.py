@@ -40,16 +40,17 @@ class OutBuffer:
         chunks = self._chunks
         while chunks:
             sent = transport.send_many(chunks)
+            self.size -= sent
+            if not self.size:
+                chunks.clear()
+                return True
             if not sent:
                 return False
-            self.size -= sent
             while sent:
                 chunk = chunks[0]
                 if sent < len(chunk):
                     chunks[0] = memoryview(chunk)[sent:]
                     break
                 sent -= len(chunk)
-                chunks.popleft()
-            if chunks and not chunks[0]:
                 chunks.popleft()
         return True

@@ -84,6 +84,10 @@ class Event(NamedTuple):
     final: bool = True
 
 
+# What Event(...) does, without the call in between: one is made per message.
+_new_event = tuple.__new__
+
+
 class _Partial:
     """A data frame on the fast path of which bytes are still to come."""
 
@@ -224,9 +228,9 @@ class Decoder:
                     if key_size:
                         payload = mask(payload, data[pos + 2 : start])
                     if first == _FIN_TEXT:
-                        events.append(Event(TEXT, _text(payload)))
+                        events.append(_new_event(Event, (TEXT, _text(payload), True)))
                     else:
-                        events.append(Event(BINARY, payload))
+                        events.append(_new_event(Event, (BINARY, payload, True)))
                     pos = stop
                     continue
             pos = self._begin(data, pos, events)

@@ -46,6 +46,7 @@ class Acceptor:
         self._sock = sock
         self._on_accept = on_accept
         self._listening = False
+        loop.own(self)
         self._listen()
 
     def _listen(self) -> None:
@@ -79,6 +80,7 @@ class Acceptor:
         if self._listening:
             self._loop.unregister(self._sock)
             self._listening = False
+        self._loop.disown(self)
         self._sock.close()
 
     def on_loop_error(self, error: BaseException) -> None:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from ..callbacks import Runner, ServiceSpec
+from ..config import check_count
 from ..endpoint import Address, peer_addresses
 from ..engine.connection import Connection
 from ..engine.dispatch import Dispatcher
@@ -98,6 +99,8 @@ class Listener:
         self._ssl = ssl
         self._engine = engine or default_engine()
         self._handshake_timeout = check_timeout("handshake_timeout", handshake_timeout)
+        check_count("max_handshake_size", max_handshake_size, optional=False)
+        check_count("backlog", backlog, optional=False)
         self._max_handshake_size = max_handshake_size
         self._backlog = backlog
         self._router = Router()
@@ -178,18 +181,19 @@ class Listener:
         Args:
             timeout: Seconds.
         """
-        deadline = Deadline(check_timeout("timeout", timeout))
+        deadline = Deadline(_check_stop(timeout))
         with self._lock:
             if self._phase is not _Phase.STARTED:
                 return
             self._phase = _Phase.STOPPING
             loop = self._loop
         assert loop is not None
-        in_callback = self._engine.owns_current_thread()
-        loop.call_soon(self._close_all, max(0.0, timeout))
-        if not self._wait(deadline, in_callback):
-            loop.call_soon(self._abort_all)
-            self._wait(Deadline(_ABORT), True)
+        if not loop.abandoned:
+            in_callback = self._engine.owns_current_thread()
+            loop.call_soon(self._close_all, timeout)
+            if not self._wait(deadline, in_callback):
+                loop.call_soon(self._abort_all)
+                self._wait(Deadline(_ABORT), True)
         with self._lock:
             self._phase = _Phase.NEW
             self._loop = None
@@ -206,6 +210,7 @@ class Listener:
         Args:
             stop_timeout: Seconds for `stop`. A second Ctrl-C cuts it short.
         """
+        _check_stop(stop_timeout)
         with self._lock:
             started = self._phase is _Phase.STARTED
         while not self._wanted.empty():
@@ -399,6 +404,12 @@ def _check_port(port: object, unix_path: str | None) -> int:
     if not 0 <= port <= 65_535:
         raise ValueError(f"port must be between 0 and 65535, not {port!r}")
     return port
+
+
+def _check_stop(timeout: object) -> float:
+    if timeout is None:
+        raise TypeError("a stop needs a number of seconds, not None")
+    return check_timeout("timeout", timeout)  # type: ignore[return-value, arg-type]
 
 
 def _address(sock: socket.socket) -> Address:

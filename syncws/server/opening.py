@@ -81,6 +81,7 @@ class Opening:
         self._out = b""
         self._phase = _Phase.TLS
         self._mask = READ
+        loop.own(self)
         loop.register(transport.sock, READ, self)
         self._timer = None if deadline is None else loop.call_at(deadline, self.abort)
 
@@ -136,7 +137,8 @@ class Opening:
 
     def take(self) -> Transport:
         """Give the socket up to a connection."""
-        self._end()
+        self._let_go()
+        self._on_end(self)
         return self.transport
 
     def refuse(self, refusal: Refusal, *, head_only: bool = False) -> None:
@@ -165,18 +167,19 @@ class Opening:
             self._timer.cancel()
         self._timer = self._loop.call_at(self._loop.clock() + _LEAVE, self.abort)
 
-    def _end(self) -> None:
+    def _let_go(self) -> None:
         self._phase = _Phase.DONE
         self._loop.unregister(self.transport.sock)
+        self._loop.disown(self)
         if self._timer is not None:
             self._timer.cancel()
-        self._on_end(self)
 
     def abort(self) -> None:
-        """Close the socket."""
+        """Close the socket. Harmless twice."""
         if self._phase is not _Phase.DONE:
-            self._end()
+            self._let_go()
             self.transport.close()
+            self._on_end(self)
 
     def on_loop_error(self, error: BaseException) -> None:
         """Something of ours raised: close the socket."""
