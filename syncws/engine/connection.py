@@ -36,6 +36,9 @@ __all__ = ["Connection"]
 # Bytes asked of a socket at once.
 _READ_SIZE = 65_536
 
+# Reads at the most from a connection that can no longer be written to.
+_LAST_READS = 64
+
 # Seconds for which the answer to the peer's close frame waits for those who
 # have its last messages, so that their replies come before it. RFC 6455
 # section 5.5.1 lets an endpoint finish what it is sending.
@@ -386,15 +389,16 @@ class Connection:
 
     def _read_to_end(self) -> None:
         """Writing has failed. What the peer sent before may tell why: read it."""
-        while self._state is not State.CLOSED:
+        for _ in range(_LAST_READS):
             try:
                 data = self._transport.receive(_READ_SIZE)
             except OSError:
-                data = None
+                break
             if not data:
-                self._terminate()
-            elif self._state is not State.ENDING:
+                break
+            if self._state is not State.ENDING:
                 self._deliver(data)
+        self._terminate()
 
     def _begin_reading(self) -> None:
         """Read from now on, beginning with what came too early."""
@@ -436,7 +440,7 @@ class Connection:
             if due is not None and timer.call is not None and timer.when <= due:
                 return  # it comes early enough, and looks again then
             timer.cancel()
-        self._timer = None if due is None else self._loop.call_at(due, self._on_timer)
+        self._timer = None if due is None else self._loop.call_at(due, self._on_timer, self)
 
     def _on_timer(self) -> None:
         now = self._loop.clock()
@@ -459,7 +463,7 @@ class Connection:
         idle_timeout = self._config.idle_timeout
         if self._idle_at is None or idle_timeout is None:
             return
-        if self._inbox.busy():
+        if not self._inbox.idle():
             self._last_message = now
         self._idle_at = self._last_message + idle_timeout
         if now < self._idle_at:

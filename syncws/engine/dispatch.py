@@ -48,6 +48,9 @@ class Inbox(Protocol):
     def busy(self) -> bool:
         """Whether something that was delivered is not dealt with."""
 
+    def idle(self) -> bool:
+        """Whether nothing waits and no callback runs."""
+
     # -- Any thread
 
     def close(self) -> None:
@@ -162,6 +165,10 @@ class Dispatcher(_Bound):
         """Whether something waits or a callback runs."""
         return bool(self._inbox) or self._running.locked()
 
+    def idle(self) -> bool:
+        """Whether nothing waits and no callback runs."""
+        return not self.busy()
+
     def _count(self) -> int:
         return len(self._inbox)
 
@@ -232,6 +239,10 @@ class Mailbox(_Bound):
     def busy(self) -> bool:
         """Whether a message waits or its receiver has not come back."""
         return self._delivered != self._finished
+
+    def idle(self) -> bool:
+        """Whether nothing waits."""
+        return self._queue.empty()
 
     def _count(self) -> int:
         return self._queue.qsize()

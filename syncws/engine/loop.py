@@ -7,6 +7,7 @@ thread.
 
 from __future__ import annotations
 
+import functools
 import logging
 import selectors
 import threading
@@ -160,9 +161,9 @@ class IOLoop:
         """Forget `fileobj`."""
         self._selector.unregister(fileobj)
 
-    def call_at(self, when: float, call: Callable[[], None]) -> Timer:
-        """Make `call` at `when` on this loop's clock."""
-        return self._timers.add(when, call)
+    def call_at(self, when: float, call: Callable[[], None], owner: Handler) -> Timer:
+        """Make `call` at `when` on this loop's clock. `owner` is told if it raises."""
+        return self._timers.add(when, functools.partial(self._guard, owner, call))
 
     def own(self, handler: Handler) -> None:
         """Have `handler` aborted when the loop ends, and abandoned in a forked child."""
@@ -184,7 +185,8 @@ class IOLoop:
             self._selector.close()
             self._wakeup.close()
             if self.pool is not None:
-                self.pool.submit(self.ready)
+                if self.ready:
+                    self.pool.submit(self.ready)
                 self.pool.stop()
 
     def abandon(self) -> None:
@@ -215,7 +217,7 @@ class IOLoop:
             self._flush()
         now = self.clock()
         for call in self._timers.pop_due(now):
-            self._guard(None, call)
+            call()
         if pool is not None:
             if self.ready:
                 pool.submit(self.ready)

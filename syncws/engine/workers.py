@@ -185,19 +185,21 @@ class WorkerPool:
 
     def _park(self, worker: _Worker) -> bool:
         """Wait among the idle; return False when this worker is to end."""
-        extra = len(self._workers) > self._size
-        if not worker.gate.acquire(timeout=_LINGER if extra else -1):
+        while not worker.gate.acquire(timeout=self._patience()):
             with self._lock:
-                if worker in self._idle:
+                if worker in self._idle and len(self._workers) > self._size:
                     self._idle.remove(worker)
                     self._retire(worker)
                     return False
-            worker.gate.acquire()  # it was woken just now
         with self._lock:
             if self._stopping and not self.queue:
                 self._retire(worker)
                 return False
         return True
+
+    def _patience(self) -> float:
+        """Seconds that an idle worker stays; -1 for ever."""
+        return _LINGER if len(self._workers) > self._size else -1
 
     def _retire(self, worker: _Worker) -> None:
         """Requires _lock."""

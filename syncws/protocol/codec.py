@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from wsproto.frame_protocol import Frame, FrameProtocol, Opcode, ParseFailed
@@ -66,6 +65,8 @@ _DEFLATE_STARTS = _PLAIN_STARTS | {0x41, 0x42, 0xC1, 0xC2}
 
 _NO_LIMIT = 1 << 63
 
+_Utf8Decoder = codecs.getincrementaldecoder("utf-8")
+
 
 class Event(NamedTuple):
     """What arrived.
@@ -91,29 +92,32 @@ _new_event = tuple.__new__
 class _Partial:
     """A data frame on the fast path of which bytes are still to come."""
 
-    __slots__ = ("decode", "key", "offset", "opcode", "parts")
+    __slots__ = ("decoder", "key", "offset", "parts")
 
     def __init__(self, opcode: int, key: bytes) -> None:
-        self.opcode = opcode
         self.key = key
-        self.offset = 0  # of the next byte, for its place in the key
+        self.offset = 0  # of the next byte
         self.parts: list[Any] = []
-        self.decode: Callable[[bytes, bool], str] | None = None
-        if opcode == TEXT:
-            self.decode = codecs.getincrementaldecoder("utf-8")().decode
+        self.decoder = _Utf8Decoder() if opcode == TEXT else None
 
     def feed(self, chunk: bytes, last: bool) -> Event | None:
-        if self.decode is None:
+        offset = self.offset
+        self.offset += len(chunk)
+        decoder = self.decoder
+        if decoder is None:
             self.parts.append(chunk)
             if not last:
                 return None
             data = b"".join(self.parts)
             return Event(BINARY, mask(data, self.key) if self.key else data)
         if self.key:
-            turn = self.offset & 3
-            self.offset += len(chunk)
+            turn = offset & 3
             chunk = mask(chunk, self.key[turn:] + self.key[:turn])
-        self.parts.append(_checked(self.decode, chunk, last))
+        try:
+            self.parts.append(decoder.decode(chunk, last))
+        except UnicodeDecodeError as exc:
+            held = len(decoder.getstate()[0])  # the beginning of a character, not decoded yet
+            raise _not_utf8(exc.reason, offset - held + exc.start) from exc
         return Event(TEXT, "".join(self.parts)) if last else None
 
 
@@ -487,18 +491,11 @@ def _text(payload: bytes) -> str:
     try:
         return payload.decode()
     except UnicodeDecodeError as exc:
-        raise _not_utf8(exc) from exc
+        raise _not_utf8(exc.reason, exc.start) from exc
 
 
-def _checked(decode: Callable[[bytes, bool], str], chunk: bytes, last: bool) -> str:
-    try:
-        return decode(chunk, last)
-    except UnicodeDecodeError as exc:
-        raise _not_utf8(exc) from exc
-
-
-def _not_utf8(exc: UnicodeDecodeError) -> InvalidPayloadError:
-    return InvalidPayloadError(f"a text message is not UTF-8: {exc.reason} at byte {exc.start}")
+def _not_utf8(reason: str, offset: int) -> InvalidPayloadError:
+    return InvalidPayloadError(f"a text message is not UTF-8: {reason} at byte {offset}")
 
 
 def _error(exc: ParseFailed, max_message_size: int) -> WebSocketError:
@@ -507,8 +504,14 @@ def _error(exc: ParseFailed, max_message_size: int) -> WebSocketError:
         return PayloadTooBigError(
             f"a message inflates to more than max_message_size, {max_message_size} bytes"
         )
+    text = str(exc)
+    by_extension = text == "error in extension"
     if exc.code == InvalidPayloadError.status_code:
-        return InvalidPayloadError(str(exc))
-    if "CONTINUATION" in str(exc):
-        return InvalidContinuationFrameError(str(exc))
-    return ProtocolError(str(exc))
+        return InvalidPayloadError(
+            "a compressed message does not inflate" if by_extension else text
+        )
+    if by_extension:
+        return ProtocolError("RSV1 is set on a frame that does not begin a message")
+    if "CONTINUATION" in text:
+        return InvalidContinuationFrameError(text)
+    return ProtocolError(text)

@@ -73,7 +73,7 @@ class Acceptor:
         _log.error("cannot accept connections, trying again in %s s: %s", _BACK_OFF, error)
         self._loop.unregister(self._sock)
         self._listening = False
-        self._loop.call_at(self._loop.clock() + _BACK_OFF, self._listen)
+        self._loop.call_at(self._loop.clock() + _BACK_OFF, self._listen, self)
 
     def abort(self) -> None:
         """Close the socket. Harmless twice."""

@@ -406,10 +406,11 @@ def _check_port(port: object, unix_path: str | None) -> int:
     return port
 
 
-def _check_stop(timeout: object) -> float:
-    if timeout is None:
+def _check_stop(timeout: float) -> float:
+    checked = check_timeout("timeout", timeout)
+    if checked is None:
         raise TypeError("a stop needs a number of seconds, not None")
-    return check_timeout("timeout", timeout)  # type: ignore[return-value, arg-type]
+    return checked
 
 
 def _address(sock: socket.socket) -> Address:

@@ -83,7 +83,7 @@ class Opening:
         self._mask = READ
         loop.own(self)
         loop.register(transport.sock, READ, self)
-        self._timer = None if deadline is None else loop.call_at(deadline, self.abort)
+        self._timer = None if deadline is None else loop.call_at(deadline, self.abort, self)
 
     def on_ready(self, mask: int) -> None:
         """The socket is ready: go on where we are."""
@@ -165,7 +165,7 @@ class Opening:
     def _restart_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._loop.clock() + _LEAVE, self.abort)
+        self._timer = self._loop.call_at(self._loop.clock() + _LEAVE, self.abort, self)
 
     def _let_go(self) -> None:
         self._phase = _Phase.DONE
