@@ -34,8 +34,8 @@ from .errors import (
     SendTimeout,
     WebSocketError,
 )
-from .protocol.handshake import Request
 from .protocol.headers import Headers
+from .protocol.http import Request
 from .server.caller import Caller
 from .server.listener import Listener
 from .service import Service

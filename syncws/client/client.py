@@ -16,9 +16,10 @@ from ..engine.dispatch import Dispatcher, Inbox, Mailbox
 from ..engine.engine import Engine, default_engine
 from ..engine.transport import make_transport
 from ..errors import ConnectionClosed, MessageTypeError, ReceiveTimeout
+from ..protocol.client_handshake import Response
 from ..protocol.codec import make_codec
-from ..protocol.handshake import RESERVED, Response
 from ..protocol.headers import normalize_extra_headers
+from ..protocol.http import RESERVED
 from ..protocol.uri import parse_uri
 from ..service import Service
 from ..timing import check_timeout

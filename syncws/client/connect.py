@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..config import ClientConfig
 from ..errors import ConnectError, ConnectTimeout, WebSocketError
-from ..protocol.handshake import ClientHandshake, Response
+from ..protocol.client_handshake import ClientHandshake, Response
 from ..protocol.uri import WebSocketURI
 from ..timing import Deadline
 

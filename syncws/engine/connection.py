@@ -10,7 +10,6 @@ callback waits for a worker; else it queues, and the loop writes the batch.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sized
 
@@ -30,6 +29,7 @@ from .outbuf import OutBuffer
 from .state import MOVES, State
 from .timers import Timer
 from .transport import Transport
+from .watch import Due, Watch
 
 __all__ = ["Connection"]
 
@@ -74,31 +74,22 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
-        "_alive",
-        "_answer_at",
         "_auto_pong",
         "_client",
-        "_close_at",
         "_condition",
         "_config",
         "_decoder",
         "_encoder",
         "_flushing",
         "_high",
-        "_idle_at",
         "_idle_event",
         "_inbox",
-        "_last_message",
         "_lock",
         "_loop",
         "_low",
         "_mask",
         "_on_end",
         "_out",
-        "_ping_at",
-        "_ping_data",
-        "_ping_sent",
-        "_pong_by",
         "_pong_due",
         "_reading",
         "_rest",
@@ -106,10 +97,10 @@ class Connection:
         "_state",
         "_timer",
         "_transport",
+        "_watch",
         "_write_error",
         "closed_here",
         "error",
-        "latency",
         "received",
         "sent",
     )
@@ -146,19 +137,7 @@ class Connection:
         self._reading = False
         self._rest = b""  # bytes that came before reading began
         self._timer: Timer | None = None
-        self._close_at: float | None = None
-        self._answer_at: float | None = None
-        self._idle_at: float | None = None
-        self._ping_at: float | None = None
-        self._pong_by: float | None = None
-        self._ping_data = b""
-        self._ping_sent = 0.0
-        self._alive = False  # something came since the last keepalive ping
-        # Seconds from the last keepalive ping to its pong; None before the first.
-        self.latency: float | None = None
-
-        # Written by senders and the I/O thread: whichever is last is right.
-        self._last_message = 0.0
+        self._watch = Watch(config, loop.clock())
 
         # Guarded by _lock. Encoding and queueing are one step: deflate output
         # is only valid on the wire in the order it was produced.
@@ -192,14 +171,7 @@ class Connection:
         if self._state is State.CLOSED:
             return
         self._loop.own(self)
-        now = self._loop.clock()
         self._rest = rest
-        self._last_message = now
-        config = self._config
-        if config.ping_interval is not None:
-            self._ping_at = now + config.ping_interval
-        if config.idle_timeout is not None:
-            self._idle_at = now + config.idle_timeout
         self._schedule()
         if opened:
             self._inbox.put(Event(OPENED, None))
@@ -244,15 +216,16 @@ class Connection:
         elif not data:
             self._terminate()
         elif self._state is not State.ENDING:
-            self._alive = True
+            self._watch.alive = True
             self._deliver(data)
 
     def _deliver(self, data: bytes) -> None:
         """Decode `data` and hand its events on."""
         inbox = self._inbox
         events = self._decoder.receive(data)
-        if self._idle_at is not None and not (events and events[-1].opcode in (PING, PONG)):
-            self._last_message = self._loop.clock()
+        watch = self._watch
+        if watch.idle_timeout is not None and not (events and events[-1].opcode in (PING, PONG)):
+            watch.last_message = self._loop.clock()
         for event in events:
             opcode = event[0]
             if 0 < opcode <= BINARY:
@@ -290,11 +263,8 @@ class Connection:
             self._loop.flush_soon(self)
 
     def _ponged(self, event: Event) -> None:
-        if self._ping_data and event.data == self._ping_data:
-            self._ping_data = b""
-            self._pong_by = None
-            self.latency = self._loop.clock() - self._ping_sent
-        elif self._state is State.OPEN:
+        keepalive = self._watch.pong(event.data, self._loop.clock())
+        if not keepalive and self._state is State.OPEN:
             self._inbox.put(event)
 
     def _peer_closed(self, close: Close) -> None:
@@ -325,8 +295,8 @@ class Connection:
             return
         if self._inbox.busy():
             self._reading = False
-            self._idle_at = self._ping_at = self._pong_by = None
-            self._answer_at = self._loop.clock() + _GRACE
+            self._watch.relax()
+            self._watch.answer_by(self._loop.clock() + _GRACE)
             self._schedule()
         else:
             self.conclude()
@@ -344,14 +314,11 @@ class Connection:
         if self._state is State.CLOSED:
             return
         self._reading = True
-        self._idle_at = self._ping_at = self._pong_by = self._answer_at = None
-        self._close_by(self._loop.clock() + timeout)
+        self._watch.relax()
+        self._watch.end_by(self._loop.clock() + timeout)
+        self._schedule()
         self._after_flush()
         self._update_interest()
-
-    def _close_by(self, when: float) -> None:
-        self._close_at = when if self._close_at is None else min(when, self._close_at)
-        self._schedule()
 
     def flush(self) -> None:
         """Write what is queued, as far as the socket takes it."""
@@ -432,9 +399,8 @@ class Connection:
         self._mask = mask
 
     def _schedule(self) -> None:
-        """Set the timer to the earliest of our times."""
-        times = (self._close_at, self._answer_at, self._pong_by, self._ping_at, self._idle_at)
-        due = min((when for when in times if when is not None), default=None)
+        """Set the timer to when something is due next."""
+        due = self._watch.next_due()
         timer = self._timer
         if timer is not None:
             if due is not None and timer.call is not None and timer.when <= due:
@@ -443,63 +409,37 @@ class Connection:
         self._timer = None if due is None else self._loop.call_at(due, self._on_timer, self)
 
     def _on_timer(self) -> None:
-        now = self._loop.clock()
-        if self._closed():
-            return
-        if self._close_at is not None and now >= self._close_at:
-            self._terminate()
-            return
-        if self._answer_at is not None and now >= self._answer_at:
-            self._answer_at = None
-            self.conclude()
-        if self._state is State.OPEN:
-            self._check_idle(now)
-        if self._state is State.OPEN:
-            self._check_peer(now)
-        if not self._closed():
+        quiet = self._inbox.idle()
+        for due in self._watch.check(self._loop.clock(), quiet=quiet, reading=self._reading):
+            if due is Due.CUT:
+                self._terminate()
+            elif due is Due.ANSWER:
+                self.conclude()
+            elif self._state is State.OPEN:
+                self._open_timer(due)
+        if self._state is not State.CLOSED:
             self._schedule()
 
-    def _check_idle(self, now: float) -> None:
-        idle_timeout = self._config.idle_timeout
-        if self._idle_at is None or idle_timeout is None:
-            return
-        if not self._inbox.idle():
-            self._last_message = now
-        self._idle_at = self._last_message + idle_timeout
-        if now < self._idle_at:
-            return
-        self._last_message = now
-        self._idle_at = now + idle_timeout
-        if self._idle_event:
+    def _open_timer(self, due: Due) -> None:
+        config = self._config
+        if due is Due.PING:
+            self._keep_alive()
+        elif due is Due.LOST:
+            error = KeepaliveTimeout(
+                f"nothing came within {config.ping_timeout} s of a keepalive ping"
+            )
+            self.fail(error)
+            self._inbox.put(Event(ERROR, error))
+            self._terminate()
+        elif self._idle_event:
             self._inbox.put(Event(IDLE, None))
         else:
-            self.start_close(Close(1001, "idle timeout"), self._config.close_timeout)
+            self.start_close(Close(1001, "idle timeout"), config.close_timeout)
 
-    def _check_peer(self, now: float) -> None:
-        """Send a keepalive ping when it is time; fail when the last one met silence."""
-        interval, timeout = self._config.ping_interval, self._config.ping_timeout
-        if self._pong_by is not None and timeout is not None and now >= self._pong_by:
-            if self._alive or not self._reading:
-                # While we do not read, we cannot tell: the clock starts again.
-                self._pong_by = None if self._alive else now + timeout
-            else:
-                error = KeepaliveTimeout(f"nothing came within {timeout} s of a keepalive ping")
-                self.fail(error)
-                self._inbox.put(Event(ERROR, error))
-                self._terminate()
-                return
-        if self._ping_at is None or interval is None or now < self._ping_at:
-            return
-        self._ping_at = now + interval
-        if self._pong_by is not None:
-            return
-        self._ping_data = os.urandom(4)
-        self._ping_sent = now
-        self._alive = False
-        if timeout is not None:
-            self._pong_by = now + timeout
+    def _keep_alive(self) -> None:
+        data = self._watch.ping(self._loop.clock())
         with self._lock:
-            queued = self._state is State.OPEN and self._write(self._encoder.ping(self._ping_data))
+            queued = self._state is State.OPEN and self._write(self._encoder.ping(data))
         if queued:
             self._loop.flush_soon(self)
 
@@ -561,6 +501,11 @@ class Connection:
         return self._transport
 
     @property
+    def latency(self) -> float | None:
+        """Seconds from the last keepalive ping to its pong; None before the first."""
+        return self._watch.latency
+
+    @property
     def buffered_amount(self) -> int:
         """Bytes taken by `send` that the system has not taken yet."""
         return self._out.size
@@ -573,8 +518,9 @@ class Connection:
 
     def send(self, opcode: int, payload: bytes, final: bool = True) -> None:
         """Send a message or a fragment of one; see `Endpoint.send_text`."""
-        if self._idle_at is not None:
-            self._last_message = self._loop.clock()
+        watch = self._watch
+        if watch.idle_timeout is not None:
+            watch.last_message = self._loop.clock()
         with self._lock:
             if self._state is not _OPEN and self._state is not _ANSWERING:
                 raise self.closed_error()
@@ -740,9 +686,6 @@ class Connection:
         if self._condition is not None:
             self._condition.notify_all()
 
-    def _closed(self) -> bool:
-        return self._state is State.CLOSED
-
     def _move(self, state: State) -> None:
         """Requires _lock."""
         assert state in MOVES[self._state], f"{self._state} to {state}"
@@ -754,13 +697,13 @@ class Connection:
         """Our close frame is on its way: see that the closing handshake comes to an end."""
         if self._state is State.CLOSED:
             return
-        self._close_by(deadline)
+        self._watch.end_by(deadline)
         if self._state is State.ENDING:
             self._end_tcp(self._config.close_timeout)
             return
-        self._idle_at = self._ping_at = self._pong_by = None
-        self._begin_reading()
+        self._watch.relax()
         self._schedule()
+        self._begin_reading()
 
 
 def _fit(reason: str) -> str:

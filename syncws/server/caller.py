@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..endpoint import Address, Endpoint
 from ..engine.connection import Connection
-from ..protocol.handshake import Request
+from ..protocol.http import Request
 
 __all__ = ["Caller"]
 

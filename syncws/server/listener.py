@@ -25,9 +25,9 @@ from ..engine.transport import make_transport
 from ..errors import Close
 from ..protocol import deflate
 from ..protocol.codec import make_codec
-from ..protocol.handshake import (
+from ..protocol.http import Request
+from ..protocol.server_handshake import (
     Refusal,
-    Request,
     accept_response,
     check_origin,
     check_upgrade,

@@ -11,14 +11,8 @@ from collections.abc import Callable
 
 from ..engine.loop import READ, WRITE, IOLoop
 from ..engine.transport import Transport
-from ..protocol.handshake import (
-    HeadError,
-    HeadReader,
-    Refusal,
-    Request,
-    parse_request,
-    refusal_response,
-)
+from ..protocol.http import HeadError, HeadReader, Request, parse_request
+from ..protocol.server_handshake import Refusal, refusal_response
 
 __all__ = ["Opening"]
 

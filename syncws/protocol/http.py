@@ -1,0 +1,190 @@
+"""HTTP heads, as far as a handshake needs them: bytes in, a request out.
+
+h11 parses; what two parsers on the way could read differently is refused first.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qs
+
+import h11
+
+from .headers import Headers
+
+__all__ = [
+    "RESERVED",
+    "VERSION",
+    "HeadError",
+    "HeadReader",
+    "Request",
+    "has_token",
+    "headers_of",
+    "list_of",
+    "parse_request",
+]
+
+# The version of the protocol. RFC 6455 section 4.1.
+VERSION = "13"
+
+# Header names that users may not set, in either role.
+RESERVED = frozenset(
+    {
+        "connection",
+        "content-length",
+        "host",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+_HEAD_END = b"\r\n\r\n"
+# A bare LF, a bare CR, a folded line, a control character: what two parsers on
+# the way may read differently. RFC 9112 sections 2.2 and 5.2.
+_SMUGGLING = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\n(?=[ \t])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_ABSOLUTE_FORM = re.compile(r"(?:https?|wss?)://[^/?]+", re.IGNORECASE)
+
+
+class HeadError(Exception):
+    """The peer's HTTP head is refused.
+
+    Attributes:
+        status: The HTTP status to answer with.
+        text: A sentence for the peer.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        self.text = text
+        super().__init__(text)
+
+
+class HeadReader:
+    """Collects one HTTP head, however its bytes are cut.
+
+    Each byte is looked at a fixed number of times, so a head that arrives byte
+    by byte costs no more than one that arrives whole.
+
+    Args:
+        max_size: Bytes of the head, with its blank line.
+        max_headers: Header lines.
+
+    Attributes:
+        rest: What came behind the head, once it is complete.
+    """
+
+    def __init__(self, max_size: int, max_headers: int = 128) -> None:
+        self.rest = b""
+        self._max_size = max_size
+        self._max_headers = max_headers
+        self._buffer = bytearray()
+        self._lines = 0
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take bytes; return the head with its blank line once it is complete.
+
+        Raises:
+            HeadError: 431 if the head is over a limit, 400 if its lines are
+                not as RFC 9112 section 2.2 has them.
+        """
+        buffer, seen = self._buffer, len(self._buffer)
+        buffer += data
+        found = buffer.find(_HEAD_END, max(0, seen - 3), self._max_size)
+        end = min(len(buffer), self._max_size) if found < 0 else found + len(_HEAD_END)
+        if _SMUGGLING.search(buffer, max(0, seen - 1), end):
+            raise HeadError(
+                400,
+                "The request is not valid HTTP: it has a bare line break, a folded line "
+                "or a control character.",
+            )
+        if buffer.startswith(b"\r\n"):
+            raise HeadError(400, "The request is not valid HTTP: it begins with a blank line.")
+        # A complete head has a request line and a blank line beside its headers.
+        self._lines += buffer.count(b"\r\n", max(0, seen - 1), end)
+        if self._lines > self._max_headers + (1 if found < 0 else 2):
+            raise HeadError(431, f"The request has more than {self._max_headers} headers.")
+        if found >= 0:
+            self.rest = bytes(buffer[end:])
+            return bytes(buffer[:end])
+        if len(buffer) >= self._max_size:
+            raise HeadError(431, f"The request's head is over {self._max_size} bytes.")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The client's handshake request.
+
+    Attributes:
+        method: The method, as it came.
+        target: The request target, as it came.
+        path: The target's path, still percent-encoded.
+        query_string: What follows its "?", still percent-encoded.
+        headers: The headers.
+        http_version: "1.1", say.
+    """
+
+    method: str
+    target: str
+    path: str
+    query_string: str
+    headers: Headers
+    http_version: str = "1.1"
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The query, decoded: all values of each name. A new dict each time."""
+        return parse_qs(self.query_string, keep_blank_values=True)
+
+
+def parse_request(head: bytes) -> Request:
+    """Parse a complete head, as `HeadReader` returns it.
+
+    Raises:
+        HeadError: It is no HTTP/1 request, or its target is neither a path nor
+            an http or ws URL.
+
+    RFC 9112 section 3.2.
+    """
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
+    parser.receive_data(head)
+    try:
+        event = parser.next_event()
+    except h11.RemoteProtocolError as exc:
+        raise HeadError(
+            exc.error_status_hint, f"The request is not valid HTTP: {str(exc)[:200]}."
+        ) from None
+    if not isinstance(event, h11.Request):
+        raise HeadError(400, "The request is not valid HTTP: it is incomplete.")
+    target = event.target.decode("ascii")
+    absolute = _ABSOLUTE_FORM.match(target)
+    path, _, query_string = target[absolute.end() if absolute else 0 :].partition("?")
+    if (not absolute and not path.startswith("/")) or "#" in target:
+        raise HeadError(400, "The request target is neither a path nor an http URL.")
+    return Request(
+        event.method.decode("ascii"),
+        target,
+        path or "/",
+        query_string,
+        headers_of(event),
+        event.http_version.decode("ascii"),
+    )
+
+
+def headers_of(event: h11.Request | h11.InformationalResponse | h11.Response) -> Headers:
+    fields = event.headers.raw_items()
+    return Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in fields)
+
+
+def list_of(headers: Headers, name: str) -> list[str]:
+    return [part.strip(" \t") for value in headers.get_all(name) for part in value.split(",")]
+
+
+def has_token(headers: Headers, name: str, token: str) -> bool:
+    return any(part.lower() == token for part in list_of(headers, name))
