@@ -21,7 +21,7 @@ from ..errors import (
     SendTimeout,
     WebSocketError,
 )
-from ..protocol.codec import BINARY, CLOSE, ERROR, PING, PONG, Decoder, Encoder, Event
+from ..protocol.codec import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Decoder, Encoder, Event
 from ..timing import Deadline
 from .dispatch import CLOSED, IDLE, OPENED, Inbox
 from .loop import READ, WRITE, IOLoop
@@ -120,6 +120,7 @@ class Connection:
         on_end: Callable[[Connection], None] | None = None,
     ) -> None:
         self._loop = loop
+        loop.own(self)
         # Only whether it is empty matters here.
         self._run_queue: Sized = loop.pool.queue if loop.pool is not None else ()
         self._client = client
@@ -170,7 +171,6 @@ class Connection:
         """
         if self._state is State.CLOSED:
             return
-        self._loop.own(self)
         self._rest = rest
         self._schedule()
         if opened:
@@ -223,9 +223,8 @@ class Connection:
         """Decode `data` and hand its events on."""
         inbox = self._inbox
         events = self._decoder.receive(data)
-        watch = self._watch
-        if watch.idle_timeout is not None and not (events and events[-1].opcode in (PING, PONG)):
-            watch.last_message = self._loop.clock()
+        if self._watch.idle_timeout is not None:
+            self._note_messages(events)
         for event in events:
             opcode = event[0]
             if 0 < opcode <= BINARY:
@@ -243,6 +242,11 @@ class Connection:
         if inbox.full() and self._state is _OPEN and inbox.pause():
             self._reading = False
             self._update_interest()
+
+    def _note_messages(self, events: list[Event]) -> None:
+        """No idleness while messages come, or parts of one."""
+        if self._decoder.in_message or any(event.opcode in (TEXT, BINARY) for event in events):
+            self._watch.last_message = self._loop.clock()
 
     def _pinged(self, event: Event) -> None:
         """RFC 6455 section 5.5.2."""
@@ -298,6 +302,7 @@ class Connection:
             self._watch.relax()
             self._watch.answer_by(self._loop.clock() + _GRACE)
             self._schedule()
+            self._update_interest()
         else:
             self.conclude()
         self._inbox.put(event)

@@ -1,6 +1,6 @@
 """The I/O thread: waits for sockets and timers and serves them.
 
-Threads: `run` is the I/O thread. `call_soon`, `flush_soon` and `stop` may be
+Threads: `run` is the I/O thread. `call_soon`, `flush_soon`, `own` and `stop` may be
 called from any thread and do not block; everything else only from the I/O
 thread.
 """
@@ -94,11 +94,11 @@ class IOLoop:
         # Owned by the I/O thread.
         self.ready: list[Any] = []  # connections that got work in this round
         self._selector = selectors.DefaultSelector()
-        self._handlers: set[Handler] = set()
         self._timers = Timers()
         self._stopping = False
 
-        # Any thread: a deque's append and popleft are atomic.
+        # Any thread: what is done with these is atomic.
+        self._handlers: set[Handler] = set()
         self._calls: deque[tuple[Handler | None, Callable[..., None], tuple[Any, ...]]] = deque()
         self._dirty: deque[Flushable] = deque()
         self._wakeup = Wakeup()
@@ -134,6 +134,17 @@ class IOLoop:
         if self._dirty:
             self._wake()
 
+    def own(self, handler: Handler) -> None:
+        """Have `handler` aborted when the loop ends, and abandoned in a forked child.
+
+        At once, and not in the I/O thread only: a fork may come any time.
+        """
+        self._handlers.add(handler)
+
+    def disown(self, handler: Handler) -> None:
+        """Forget `handler`: it has no descriptor any more."""
+        self._handlers.discard(handler)
+
     def stop(self) -> None:
         """End the thread; what is still registered is aborted."""
         self.call_soon(self._stop)
@@ -164,14 +175,6 @@ class IOLoop:
     def call_at(self, when: float, call: Callable[[], None], owner: Handler) -> Timer:
         """Make `call` at `when` on this loop's clock. `owner` is told if it raises."""
         return self._timers.add(when, functools.partial(self._guard, owner, call))
-
-    def own(self, handler: Handler) -> None:
-        """Have `handler` aborted when the loop ends, and abandoned in a forked child."""
-        self._handlers.add(handler)
-
-    def disown(self, handler: Handler) -> None:
-        """Forget `handler`: it has no descriptor any more."""
-        self._handlers.discard(handler)
 
     def run(self) -> None:
         """The thread's body."""

@@ -210,6 +210,11 @@ class Decoder:
             events.append(Event(ERROR, exc))
         return events
 
+    @property
+    def in_message(self) -> bool:
+        """Whether a part of a message has come and the rest has not."""
+        return self._partial is not None or self._open or bool(self._parts)
+
     def _read(self, data: bytes, events: list[Event]) -> None:
         pos, end = 0, len(data)
         mask_bit, key_size, limit = self._mask_bit, self._key_size, self._limit

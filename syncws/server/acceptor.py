@@ -1,6 +1,7 @@
 """A listening socket.
 
-Threads: everything but `open_sockets` runs in the I/O thread.
+Threads: everything but `open_sockets` and the making of an Acceptor runs in
+the I/O thread.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ class Acceptor:
         self._on_accept = on_accept
         self._listening = False
         loop.own(self)
-        self._listen()
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """Accept from now on."""
         if self._sock.fileno() >= 0:
             self._loop.register(self._sock, READ, self)
             self._listening = True
@@ -73,7 +74,7 @@ class Acceptor:
         _log.error("cannot accept connections, trying again in %s s: %s", _BACK_OFF, error)
         self._loop.unregister(self._sock)
         self._listening = False
-        self._loop.call_at(self._loop.clock() + _BACK_OFF, self._listen, self)
+        self._loop.call_at(self._loop.clock() + _BACK_OFF, self.listen, self)
 
     def abort(self) -> None:
         """Close the socket. Harmless twice."""

@@ -114,7 +114,7 @@ class Listener:
         self._open = 0  # sockets, listening ones included
         self._running = 0  # connections whose on_close has not returned
 
-        # Owned by the I/O thread, apart from `_loop`, which is set before it starts.
+        # Owned by the I/O thread, apart from the first two, which `start` sets.
         self._loop: IOLoop | None = None
         self._acceptors: list[Acceptor] = []
         self._openings: set[Opening] = set()
@@ -168,7 +168,9 @@ class Listener:
             self._addresses = [_address(sock) for sock in sockets]
             self._open = len(sockets)
             self._phase = _Phase.STARTED
-        loop.call_soon(self._accept_on, loop, sockets)
+            self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
+        for acceptor in self._acceptors:
+            loop.call_soon(acceptor.listen, owner=acceptor)
 
     def stop(self, timeout: float = 10.0) -> None:
         """Close every connection with 1001, and wait for them and their callbacks.
@@ -262,9 +264,6 @@ class Listener:
         return True
 
     # -- I/O thread ------------------------------------------------------
-
-    def _accept_on(self, loop: IOLoop, sockets: list[socket.socket]) -> None:
-        self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
 
     def _close_all(self, timeout: float) -> None:
         for acceptor in self._acceptors:
@@ -409,7 +408,7 @@ def _check_port(port: object, unix_path: str | None) -> int:
 def _check_stop(timeout: float) -> float:
     checked = check_timeout("timeout", timeout)
     if checked is None:
-        raise TypeError("a stop needs a number of seconds, not None")
+        raise TypeError("timeout must be a number of seconds, not None")
     return checked
 
 
