@@ -98,7 +98,8 @@ def _check_signature(service: object, cls: type, name: str) -> bool:
     text = f"{name}({'self, ' if not bound or inspect.ismethod(function) else ''}"
     if not callable(function):
         raise TypeError(f"{cls.__name__}.{name} must be a method, not {function!r}")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    called = function if inspect.isroutine(function) else type(function).__call__
+    if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
         raise TypeError(
             f"{cls.__name__}.{name} must be a plain method, not async: it runs in a thread "
             "and may block"
