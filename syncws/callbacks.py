@@ -138,6 +138,7 @@ class Runner:
         - Once this end has closed, only on_error and on_close are called.
         - A callback that raises is logged once, and the connection is closed
           with 1011; on_error and on_close still come.
+        - on_error is called once at the most, with what failed first.
 
     Args:
         spec: The service.
@@ -153,6 +154,7 @@ class Runner:
         "_log",
         "_spec",
         "_streamed",
+        "_unusable",
         "_where",
     )
 
@@ -170,7 +172,8 @@ class Runner:
             for opcode, streamed in ((TEXT, spec.stream_text), (BINARY, spec.stream_binary))
             if streamed
         )
-        self._failed = False
+        self._failed = False  # on_error was called
+        self._unusable = False  # the class raised: there is no service
 
     def bind(self, endpoint: Endpoint, connection: Connection) -> None:
         """Set what the callbacks get as their first argument. Before the first event."""
@@ -192,7 +195,9 @@ class Runner:
                 else:
                     callback(self._endpoint, data)
             elif opcode == ERROR:
-                callback(self._endpoint, data)
+                if not self._failed:
+                    self._failed = True
+                    callback(self._endpoint, data)
             elif opcode == CLOSED:
                 callback(self._endpoint, data.code, data.reason)
             elif opcode == OPENED or not self._connection.closed_here:
@@ -202,8 +207,9 @@ class Runner:
 
     def _prepare(self) -> dict[int, Callable[..., Any]]:
         """Make the service; here, since a class runs the user's code."""
-        if self._failed:
+        if self._unusable:
             return {}
+        self._unusable = True  # unless it can be made
         service = self._spec.instance()
         self._calls = {
             event: getattr(service, name)
@@ -216,6 +222,5 @@ class Runner:
         self._log.error("%s: a callback raised", self._where, exc_info=error)
         self._connection.fail(error, "internal error")
         # on_close comes last, and on_error does not hear of itself.
-        if not self._failed and opcode not in (ERROR, CLOSED):
-            self._failed = True
+        if opcode not in (ERROR, CLOSED):
             self(Event(ERROR, error))
