@@ -80,10 +80,11 @@ class ServiceSpec:
 def _check_names(service: object, cls: type) -> None:
     for name in dir(service):
         if name.startswith("on_") and name not in _CALLBACKS:
-            near = difflib.get_close_matches(name, _CALLBACKS, 1, 0.5)
+            near = [callback for callback in _CALLBACKS if callback.startswith(name)]
+            near += difflib.get_close_matches(name, _CALLBACKS, 1, 0.5)
             raise TypeError(
                 f"{cls.__name__}.{name} is no callback"
-                + (f"; did you mean {near[0]}?" if near else "")
+                + (f"; did you mean {near[0]}?" if near else ".")
                 + f" There are {', '.join(_CALLBACKS)}; other methods must not begin with on_"
             )
 
@@ -98,8 +99,10 @@ def _check_signature(service: object, cls: type, name: str) -> bool:
     text = f"{name}({'self, ' if not bound or inspect.ismethod(function) else ''}"
     if not callable(function):
         raise TypeError(f"{cls.__name__}.{name} must be a method, not {function!r}")
-    called = function if inspect.isroutine(function) else type(function).__call__
-    if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
+    if any(
+        inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
+        for called in (function, type(function).__call__)
+    ):
         raise TypeError(
             f"{cls.__name__}.{name} must be a plain method, not async: it runs in a thread "
             "and may block"
@@ -154,7 +157,6 @@ class Runner:
         "_log",
         "_spec",
         "_streamed",
-        "_unusable",
         "_where",
     )
 
@@ -166,14 +168,13 @@ class Runner:
         self._spec = spec
         self._log = log
         self._where = where
-        self._calls: dict[int, Callable[..., Any]] | None = None  # of the service, once made
+        self._calls: dict[int, Callable[..., Any]] | None = None  # of the service, once it is made
         self._streamed = frozenset(
             opcode
             for opcode, streamed in ((TEXT, spec.stream_text), (BINARY, spec.stream_binary))
             if streamed
         )
         self._failed = False  # on_error was called
-        self._unusable = False  # the class raised: there is no service
 
     def bind(self, endpoint: Endpoint, connection: Connection) -> None:
         """Set what the callbacks get as their first argument. Before the first event."""
@@ -184,7 +185,10 @@ class Runner:
         """Handle one event."""
         opcode, data, final = event
         try:
-            callback = (self._calls or self._prepare()).get(opcode)
+            calls = self._calls
+            if calls is None:
+                calls = self._prepare()
+            callback = calls.get(opcode)
             if callback is None:
                 return
             if opcode > 0:
@@ -207,9 +211,7 @@ class Runner:
 
     def _prepare(self) -> dict[int, Callable[..., Any]]:
         """Make the service; here, since a class runs the user's code."""
-        if self._unusable:
-            return {}
-        self._unusable = True  # unless it can be made
+        self._calls = {}  # should the class raise
         service = self._spec.instance()
         self._calls = {
             event: getattr(service, name)
