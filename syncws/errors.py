@@ -22,7 +22,7 @@ TypeError before a byte is sent.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = [
     "Close",
@@ -92,6 +92,9 @@ class HandshakeRejected(ConnectError):
             + (f": {text}" if text else "")
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.headers, self.body)
+
 
 class ConnectionClosed(WebSocketError):
     """The connection has ended; nothing more is sent or received on it.
@@ -109,6 +112,9 @@ class ConnectionClosed(WebSocketError):
         got = f"received {received}" if received else "no close frame received"
         gave = f"sent {sent}" if sent else "none sent"
         super().__init__(f"the connection is closed: {got}, {gave}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.received, self.sent)
 
 
 class ProtocolError(WebSocketError):
@@ -150,16 +156,21 @@ class MessageTypeError(WebSocketError, TypeError):
     """The next message is of the other type than the one asked for.
 
     Attributes:
+        expected: "text" or "binary".
         message: The message, which is taken off the connection: nothing is lost.
     """
 
     def __init__(self, expected: str, message: str | bytes) -> None:
+        self.expected = expected
         self.message = message
         got = "text" if isinstance(message, str) else "binary"
         super().__init__(
             f"expected a {expected} message, received a {got} one of {len(message)} "
             f"{'characters' if got == 'text' else 'bytes'}; receive() takes both"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.expected, self.message)
 
 
 class ReceiveTimeout(WebSocketError, TimeoutError):

@@ -15,7 +15,7 @@ from ..engine.connection import Connection
 from ..engine.dispatch import Dispatcher, Inbox, Mailbox
 from ..engine.engine import Engine, default_engine
 from ..engine.transport import make_transport
-from ..errors import ConnectionClosed, MessageTypeError, ReceiveTimeout
+from ..errors import ConnectError, ConnectionClosed, MessageTypeError, ReceiveTimeout
 from ..protocol.client_handshake import Response
 from ..protocol.codec import make_codec
 from ..protocol.headers import normalize_extra_headers
@@ -127,7 +127,7 @@ class Client(Endpoint):
             transport = make_transport(sock)
         except OSError as exc:
             sock.close()
-            raise ConnectionClosed from exc
+            raise ConnectError("the connection was lost right behind the handshake") from exc
         owner = self._engine = engine or default_engine()
         loop = owner.acquire()
         decoder, encoder = make_codec(

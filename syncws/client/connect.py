@@ -65,7 +65,8 @@ def connect(
     except BaseException as exc:
         if sock is not None:
             sock.close()
-        if isinstance(exc, TimeoutError) and not isinstance(exc, WebSocketError):
+        # The system's own time-outs have an errno.
+        if isinstance(exc, TimeoutError) and exc.errno is None:
             raise ConnectTimeout(
                 f"{step} with {where} took longer than handshake_timeout, "
                 f"{config.handshake_timeout} s"

@@ -237,7 +237,7 @@ class Connection:
                 self._ponged(event)
             elif opcode == CLOSE:
                 self._peer_closed(event.data)
-            elif opcode == ERROR:
+            else:
                 self._peer_failed(event.data)
         if inbox.full() and self._state is _OPEN and inbox.pause():
             self._reading = False

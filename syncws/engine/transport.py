@@ -172,7 +172,8 @@ class TLSTransport:
                 parts.append(self.sock.recv(size))
                 while parts[-1] and self.sock.pending():
                     parts.append(self.sock.recv(self.sock.pending()))
-            except ssl.SSLWantReadError:
+            except (ssl.SSLWantReadError, BlockingIOError, InterruptedError):
+                # Behind shutdown_write the socket is a plain one again.
                 pass
             except ssl.SSLWantWriteError:
                 self.wants_write = True

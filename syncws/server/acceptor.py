@@ -142,6 +142,8 @@ def _open_inet(
 
 
 def _open_unix(path: str, backlog: int) -> socket.socket:
+    if "\0" in path[1:]:  # at the beginning it makes an abstract one, on Linux
+        raise ValueError(f"unix_path has an embedded null character: {path!r}")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -153,7 +155,7 @@ def _open_unix(path: str, backlog: int) -> socket.socket:
             os.unlink(path)
             sock.bind(path)
         sock.listen(backlog)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         sock.close()
         raise _named(exc, path) from exc
     return sock
@@ -167,9 +169,10 @@ def _is_stale(path: str) -> bool:
         return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
-def _named(error: OSError, where: str) -> OSError:
-    """Return `error` with a text that names the address and the way out."""
-    text = f"cannot listen on {where}: {error.strerror}"
-    if error.errno == errno.EADDRINUSE:
+def _named(error: OSError | ValueError, where: str) -> OSError:
+    """Return an OSError with a text that names the address and the way out."""
+    code = error.errno if isinstance(error, OSError) else None
+    text = f"cannot listen on {where}: {(code and os.strerror(code)) or error}"
+    if code == errno.EADDRINUSE:
         text += "; another program does, so stop it or take another port (0 finds a free one)"
-    return OSError(error.errno, text)
+    return OSError(text) if code is None else OSError(code, text)

@@ -184,25 +184,39 @@ class Listener:
             timeout: Seconds.
         """
         deadline = Deadline(_check_stop(timeout))
-        with self._lock:
+        in_callback = self._engine.owns_current_thread()
+        with self._changed:
+            if self._phase is _Phase.STOPPING and not in_callback:
+                # Another thread is about it.
+                self._changed.wait_for(lambda: self._phase is _Phase.NEW, deadline.remaining())
             if self._phase is not _Phase.STARTED:
                 return
             self._phase = _Phase.STOPPING
             loop = self._loop
         assert loop is not None
-        if not loop.abandoned:
-            in_callback = self._engine.owns_current_thread()
+        if loop.abandoned:
+            self._forget()
+        else:
             loop.call_soon(self._close_all, timeout)
             if not self._wait(deadline, in_callback):
                 loop.call_soon(self._abort_all)
                 self._wait(Deadline(_ABORT), True)
-        with self._lock:
+        with self._changed:
             self._phase = _Phase.NEW
             self._loop = None
             self._addresses = []
+            self._changed.notify_all()
         self._engine.release(loop)
         self._engine.reap((deadline.remaining() or 0.0) + _ABORT)
         self._wanted.put(None)
+
+    def _forget(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._acceptors = []
+        self._openings = set()
+        self._connections = set()
+        with self._lock:
+            self._open = self._running = 0
 
     def serve_forever(self, stop_timeout: float = 10.0) -> None:
         """Listen until Ctrl-C, SIGTERM, or a `stop` from another thread; then stop.
@@ -213,17 +227,17 @@ class Listener:
             stop_timeout: Seconds for `stop`. A second Ctrl-C cuts it short.
         """
         _check_stop(stop_timeout)
-        with self._lock:
-            started = self._phase is _Phase.STARTED
         while not self._wanted.empty():
             self._wanted.get()
-        if not started:
-            self.start()
         handlers: dict[int, Any] = {}
         try:
             if threading.current_thread() is threading.main_thread():
                 for wanted in (signal.SIGINT, signal.SIGTERM):
                     handlers[wanted] = signal.signal(wanted, self._on_signal)
+            with self._lock:
+                started = self._phase is not _Phase.NEW
+            if not started:
+                self.start()
             self._wanted.get()
         finally:
             for signum, handler in handlers.items():
@@ -271,7 +285,7 @@ class Listener:
         self._count_closed(len(self._acceptors))
         self._acceptors = []
         if self._unix_path is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):  # it may be gone, or be abstract
                 os.unlink(self._unix_path)
         for opening in list(self._openings):
             opening.abort()
