@@ -56,7 +56,7 @@ __all__ = [
 HANG = 20.0
 
 # Seconds in which something that must not come would have come.
-QUIET = 0.05
+QUIET = 0.03
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -453,6 +453,7 @@ class RawServer:
     """A listening socket whose connections the test serves by hand."""
 
     def __init__(self, *, receive_buffer: int | None = None, backlog: int = 16) -> None:
+        self._opening: Task | None = None
         self.sock = socket.socket()
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -462,9 +463,28 @@ class RawServer:
         self.port: int = self.sock.getsockname()[1]
         self.url = f"ws://127.0.0.1:{self.port}/"
 
+    def open_client(self, **options: Any) -> Task:
+        """Open a client here, in a thread of its own; `accept` and `answer` it meanwhile."""
+
+        def open_it() -> syncws.Client:
+            try:
+                return syncws.Client(self.url, **options)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self.sock.shutdown(socket.SHUT_RDWR)  # wakes accept()
+                raise
+
+        self._opening = Task(open_it)
+        return self._opening
+
     def accept(self) -> RawPeer:
         """Accept one connection."""
-        sock, _ = self.sock.accept()
+        try:
+            sock, _ = self.sock.accept()
+        except OSError:
+            if self._opening is not None:
+                self._opening.result()
+            raise
         return RawPeer(sock, client=False)
 
     def __enter__(self) -> RawServer:
@@ -484,9 +504,8 @@ def open_pair(
 ) -> Iterator[tuple[syncws.Client, RawPeer]]:
     """A client and the raw server's end of its connection; both are gone behind the block."""
     with RawServer(receive_buffer=receive_buffer) as server:
-        opening = Task(syncws.Client, server.url, **options)
-        peer = server.accept()
-        with peer:
+        opening = server.open_client(**options)
+        with server.accept() as peer:
             peer.answer(*answer, rest=rest)
             client = opening.result()
             try:

@@ -180,6 +180,28 @@ def test_nothing_comes_of_nothing() -> None:
     assert decoder.receive(b"\x00") == [Event(BINARY, b"")]
 
 
+@ROLES
+@CUTS
+def test_whether_a_message_is_under_way(client: bool, how: str) -> None:
+    decoder = Decoder(client=client)
+    assert not decoder.in_message
+    wire = frame(FIN | BINARY, b"a" * 200, to_client=client)
+    for chunk in cut(wire[:-1], how):
+        decoder.receive(chunk)
+    assert decoder.in_message
+    assert len(decoder.receive(wire[-1:])) == 1
+    assert not decoder.in_message
+    # Half a ping is no message, but fragments are, also between their frames.
+    wire = frame(FIN | PING, b"a" * 100, to_client=client)
+    decoder.receive(wire[:-1])
+    assert not decoder.in_message
+    decoder.receive(wire[-1:])
+    decoder.receive(frame(BINARY, b"a", to_client=client))
+    assert decoder.in_message
+    decoder.receive(frame(FIN | CONTINUATION, b"a", to_client=client))
+    assert not decoder.in_message
+
+
 # -- Both ends, with and without compression -------------------------
 
 

@@ -1,0 +1,240 @@
+"""The runner: from events to callbacks, without a socket."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+import syncws
+from syncws.callbacks import Runner, ServiceSpec
+from syncws.engine.dispatch import CLOSED, IDLE, OPENED
+from syncws.protocol.codec import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
+
+LOG = logging.getLogger("syncws.tests")
+
+
+class FakeConnection:
+    """What a runner sees of a connection."""
+
+    def __init__(self) -> None:
+        self.closed_here = False
+        self.failures: list[tuple[BaseException, str | None]] = []
+
+    def fail(self, error: BaseException, reason: str | None = None) -> None:
+        self.failures.append((error, reason))
+        self.closed_here = True
+
+
+class Everything(syncws.Service):
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.raises: dict[str, BaseException] = {}
+
+    def note(self, name: str, *args: Any) -> None:
+        self.calls.append((name, *args))
+        if name in self.raises:
+            raise self.raises[name]
+
+    def on_open(self, caller: Any) -> None:
+        self.note("on_open", caller)
+
+    def on_text(self, caller: Any, text: str) -> None:
+        self.note("on_text", caller, text)
+
+    def on_binary(self, caller: Any, data: bytes) -> None:
+        self.note("on_binary", caller, data)
+
+    def on_ping(self, caller: Any, data: bytes) -> None:
+        self.note("on_ping", caller, data)
+
+    def on_pong(self, caller: Any, data: bytes) -> None:
+        self.note("on_pong", caller, data)
+
+    def on_idle_timeout(self, caller: Any) -> None:
+        self.note("on_idle_timeout", caller)
+
+    def on_error(self, caller: Any, error: BaseException) -> None:
+        self.note("on_error", caller, error)
+
+    def on_close(self, caller: Any, status_code: int, reason: str) -> None:
+        self.note("on_close", caller, status_code, reason)
+
+
+BOOM = ValueError("boom")
+CALLER: Any = object()
+ENDED = Event(CLOSED, syncws.Close(4000, "bye"))
+
+
+def runner_of(service: Any) -> tuple[Runner, FakeConnection]:
+    connection = FakeConnection()
+    runner = Runner(ServiceSpec(service, client=False), LOG, "/some/path")
+    runner.bind(CALLER, connection)  # type: ignore[arg-type]
+    return runner, connection
+
+
+def test_each_event_has_its_callback() -> None:
+    service = Everything()
+    runner, connection = runner_of(service)
+    for event in (
+        Event(OPENED, None),
+        Event(TEXT, "text"),
+        Event(BINARY, b"data"),
+        Event(PING, b"ping"),
+        Event(PONG, b"pong"),
+        Event(IDLE, None),
+        Event(CLOSE, syncws.Close(4000, "bye")),
+        Event(ERROR, BOOM),
+        ENDED,
+    ):
+        runner(event)
+    assert service.calls == [
+        ("on_open", CALLER),
+        ("on_text", CALLER, "text"),
+        ("on_binary", CALLER, b"data"),
+        ("on_ping", CALLER, b"ping"),
+        ("on_pong", CALLER, b"pong"),
+        ("on_idle_timeout", CALLER),
+        ("on_error", CALLER, BOOM),
+        ("on_close", CALLER, 4000, "bye"),
+    ]
+    assert connection.failures == []
+
+
+def test_events_without_a_callback_are_dropped() -> None:
+    class Deaf(syncws.Service):
+        def on_close(self, caller: Any, status_code: int, reason: str) -> None:
+            calls.append(status_code)
+
+    calls: list[int] = []
+    runner, connection = runner_of(Deaf())
+    for opcode in (OPENED, TEXT, BINARY, PING, PONG, IDLE, ERROR):
+        runner(Event(opcode, None))
+    runner(ENDED)
+    assert calls == [4000]
+    assert connection.failures == []
+
+
+def test_final_goes_to_those_who_take_it() -> None:
+    class Streaming(syncws.Service):
+        def on_text(self, caller: Any, text: str, final: bool) -> None:
+            calls.append((text, final))
+
+        def on_binary(self, caller: Any, data: bytes, final: bool = True) -> None:
+            calls.append((data, final))
+
+    calls: list[tuple[Any, bool]] = []
+    runner, _ = runner_of(Streaming())
+    runner(Event(TEXT, "a", False))
+    runner(Event(TEXT, "b", True))
+    runner(Event(BINARY, b"c", False))
+    assert calls == [("a", False), ("b", True), (b"c", False)]
+
+
+def test_once_this_end_has_closed_only_the_end_is_told() -> None:
+    service = Everything()
+    runner, connection = runner_of(service)
+    connection.closed_here = True
+    for opcode in (OPENED, TEXT, BINARY, PING, PONG, IDLE):
+        runner(Event(opcode, None))
+    runner(Event(ERROR, BOOM))
+    runner(ENDED)
+    # on_open is the first event: whoever closed it then was not the service.
+    names = [call[0] for call in service.calls if call[0] != "on_open"]
+    assert names == ["on_error", "on_close"]
+
+
+@pytest.mark.parametrize(
+    ("name", "event"),
+    [
+        ("on_open", Event(OPENED, None)),
+        ("on_text", Event(TEXT, "x")),
+        ("on_binary", Event(BINARY, b"x")),
+        ("on_ping", Event(PING, b"x")),
+        ("on_pong", Event(PONG, b"x")),
+        ("on_idle_timeout", Event(IDLE, None)),
+    ],
+)
+@pytest.mark.parametrize("error", [BOOM, SystemExit(1), KeyboardInterrupt()])
+def test_a_callback_that_raises(
+    name: str, event: Event, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Everything()
+    service.raises = {name: error}
+    runner, connection = runner_of(service)
+    runner(event)
+    if event.opcode != OPENED:
+        runner(event)  # closed here: not delivered
+    runner(ENDED)
+    assert connection.failures == [(error, "internal error")]
+    assert [call[0] for call in service.calls] == [name, "on_error", "on_close"]
+    assert service.calls[1][2] is error
+    (record,) = caplog.records
+    assert record.name == LOG.name
+    assert record.levelno == logging.ERROR
+    assert "/some/path" in record.getMessage()
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+def test_an_on_error_that_raises_is_not_called_with_its_own_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = Everything()
+    service.raises = {"on_error": BOOM}
+    runner, connection = runner_of(service)
+    runner(Event(ERROR, syncws.ProtocolError("bad")))
+    runner(ENDED)
+    assert [call[0] for call in service.calls] == ["on_error", "on_close"]
+    assert len(caplog.records) == 1
+    assert connection.failures == [(BOOM, "internal error")]
+
+
+def test_an_on_error_that_raises_behind_another_callback_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = Everything()
+    service.raises = {"on_text": KeyError("first"), "on_error": BOOM}
+    runner, _ = runner_of(service)
+    runner(Event(TEXT, "x"))
+    runner(ENDED)
+    assert [call[0] for call in service.calls] == ["on_text", "on_error", "on_close"]
+    assert [type(r.exc_info[1]) for r in caplog.records if r.exc_info] == [KeyError, ValueError]
+
+
+def test_nothing_comes_behind_an_on_close_that_raises(caplog: pytest.LogCaptureFixture) -> None:
+    service = Everything()
+    service.raises = {"on_close": BOOM}
+    runner, _ = runner_of(service)
+    runner(ENDED)
+    assert [call[0] for call in service.calls] == ["on_close"]
+    assert len(caplog.records) == 1
+
+
+def test_a_class_is_made_with_the_first_event_and_once() -> None:
+    made: list[Any] = []
+
+    class Made(Everything):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    runner, _ = runner_of(Made)
+    assert made == []
+    runner(Event(OPENED, None))
+    runner(Event(TEXT, "x"))
+    assert len(made) == 1
+    assert [call[0] for call in made[0].calls] == ["on_open", "on_text"]
+
+
+def test_a_class_that_cannot_be_made_fails_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    class Unmade(Everything):
+        def __init__(self) -> None:
+            raise BOOM
+
+    runner, connection = runner_of(Unmade)
+    for event in (Event(OPENED, None), Event(TEXT, "x"), ENDED):
+        runner(event)
+    assert connection.failures == [(BOOM, "internal error")]
+    assert len(caplog.records) == 1

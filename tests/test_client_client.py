@@ -1,0 +1,367 @@
+"""The client: its arguments, receiving, iterating, closing."""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+import time
+from typing import Any
+
+import pytest
+
+import syncws
+from tests.support import (
+    BINARY,
+    HANG,
+    TEXT,
+    RawServer,
+    Recorder,
+    ServerRecorder,
+    Task,
+    frame,
+    listening,
+    open_pair,
+)
+
+# -- Arguments ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"ssl": True}, TypeError, "ssl must be an ssl.SSLContext or None, not True"),
+        ({"engine": "x"}, TypeError, "engine must be a syncws.Engine or None, not 'x'"),
+        ({"service": object()}, TypeError, "a service is an instance or a subclass"),
+        ({"service": syncws.Service()}, TypeError, "has no callback"),
+        ({"service": ServerRecorder}, TypeError, "on_open is never called on a client"),
+        ({"subprotocols": "json"}, TypeError, "a sequence of names such as ('json',)"),
+        ({"subprotocols": ["a", "a"]}, ValueError, "one twice"),
+        ({"subprotocols": ["a b"]}, ValueError, "'a b' is no subprotocol name"),
+        ({"headers": {"Host": "x"}}, ValueError, "Host"),
+        ({"headers": {"X": "a\r\nb"}}, ValueError, "X"),
+        ({"headers": {"X\n": "a"}}, ValueError, "X"),
+        ({"handshake_timeout": -1}, ValueError, "handshake_timeout"),
+        ({"handshake_timeout": "1"}, TypeError, "handshake_timeout"),
+        ({"handshake_timeout": float("nan")}, ValueError, "handshake_timeout"),
+        ({"idle_timeout": 0}, ValueError, "idle_timeout must be more than 0"),
+        ({"ping_interval": 0}, ValueError, "ping_interval must be more than 0"),
+        ({"ping_timeout": "x"}, TypeError, "ping_timeout"),
+        ({"close_timeout": None}, TypeError, "close_timeout"),
+        ({"send_timeout": -0.1}, ValueError, "send_timeout"),
+        ({"max_message_size": 0}, ValueError, "max_message_size must be at least 1, not 0"),
+        ({"max_message_size": 1.5}, TypeError, "max_message_size must be an int or None, not 1.5"),
+        ({"max_frame_size": True}, TypeError, "max_frame_size"),
+        ({"max_fragments": 0}, ValueError, "max_fragments"),
+        ({"compression": 1}, TypeError, "compression must be True, False or a Compression, not 1"),
+        ({"send_buffer_size": None}, TypeError, "send_buffer_size must be an int, not None"),
+        ({"receive_queue_size": 0}, ValueError, "receive_queue_size"),
+        ({"receive_queue_bytes": "x"}, TypeError, "receive_queue_bytes"),
+        ({"unix_path": 3}, TypeError, "PathLike"),
+        ({"max_size": 3}, TypeError, "max_size"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_sent(
+    options: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with RawServer() as server:
+        with pytest.raises(error, match=re.escape(text)):
+            syncws.Client(server.url, **options)
+        server.sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.sock.accept()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost/",
+        "localhost",
+        "ws://",
+        "ws://localhost/#x",
+        "ws://local host/",
+        "ws://x:y/",
+        "ws://localhost/\r\n",
+        "",
+    ],
+)
+def test_wrong_urls(url: str) -> None:
+    with pytest.raises(ValueError):
+        syncws.Client(url)
+
+
+def test_a_url_is_a_str() -> None:
+    with pytest.raises(TypeError):
+        syncws.Client(None)  # type: ignore[arg-type]
+
+
+def test_tls_settings_without_tls() -> None:
+    from tests.support import client_tls
+
+    with pytest.raises(ValueError, match="write wss:// for TLS"):
+        syncws.Client("ws://localhost:1/", ssl=client_tls())
+
+
+def test_options_are_keywords() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        syncws.Client("ws://localhost:1/", Recorder())  # type: ignore[misc]
+
+
+# -- Receiving ---------------------------------------------------------------
+
+
+def test_text_and_binary() -> None:
+    with open_pair() as (client, peer):
+        peer.text("text", "")
+        peer.send(BINARY, b"data")
+        peer.send(BINARY)
+        assert [client.receive() for _ in range(4)] == ["text", "", b"data", b""]
+
+
+def test_fragments_come_as_one() -> None:
+    with open_pair() as (client, peer):
+        peer.send(TEXT, "a", fin=False)
+        peer.send(0x9, b"between")
+        peer.send(0x0, "b", fin=False)
+        peer.send(0x0, "c")
+        assert client.receive(timeout=HANG) == "abc"
+
+
+def test_receive_text_and_binary_take_their_kind_only() -> None:
+    with open_pair() as (client, peer):
+        peer.text("one")
+        peer.send(BINARY, b"two")
+        assert client.receive_text(timeout=HANG) == "one"
+        assert client.receive_binary(timeout=HANG) == b"two"
+        peer.text("three")
+        peer.send(BINARY, b"four")
+        with pytest.raises(syncws.MessageTypeError, match="expected a binary message") as caught:
+            client.receive_binary(timeout=HANG)
+        assert caught.value.message == "three"
+        assert isinstance(caught.value, TypeError)
+        with pytest.raises(syncws.MessageTypeError, match="expected a text message") as caught:
+            client.receive_text(timeout=HANG)
+        assert caught.value.message == b"four"
+        assert client.is_open
+
+
+@pytest.mark.parametrize("timeout", [0, 0.02])
+def test_a_receive_that_times_out_leaves_the_connection_usable(timeout: float) -> None:
+    with open_pair() as (client, peer):
+        for receive in (client.receive, client.receive_text, client.receive_binary):
+            began = time.monotonic()
+            with pytest.raises(syncws.ReceiveTimeout, match=f"within {timeout} s") as caught:
+                receive(timeout=timeout)
+            assert timeout * 0.5 <= time.monotonic() - began < HANG / 4
+            assert isinstance(caught.value, TimeoutError)
+        peer.text("late")
+        assert client.receive(timeout=HANG) == "late"
+
+
+def test_what_has_come_is_there_without_waiting() -> None:
+    with open_pair() as (client, peer):
+        peer.text("one", "two")
+        peer.round_trip()
+        assert client.receive(timeout=0) == "one"
+        assert client.receive(timeout=0) == "two"
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"),
+    [(-1, ValueError), ("1", TypeError), (True, TypeError), (float("inf"), ValueError)],
+)
+def test_a_receive_timeout_is_checked(timeout: Any, error: type[Exception]) -> None:
+    with open_pair() as (client, peer):
+        peer.text("kept")
+        for receive in (client.receive, client.receive_text, client.receive_binary):
+            with pytest.raises(error, match="timeout"):
+                receive(timeout=timeout)
+        assert client.receive(timeout=HANG) == "kept"
+
+
+def test_each_message_goes_to_one_receiver() -> None:
+    number = 200
+    with open_pair() as (client, peer):
+        taken: queue.Queue[str] = queue.Queue()
+
+        def take() -> None:
+            for message in client:
+                taken.put(str(message))
+
+        tasks = [Task(take) for _ in range(4)]
+        texts = [str(count) for count in range(number)]
+        peer.text(*texts)
+        got = [taken.get(timeout=HANG) for _ in texts]
+        assert sorted(got, key=int) == texts
+        peer.close_frame(1000)
+        for task in tasks:
+            task.result()
+        assert taken.empty()
+
+
+def test_a_client_with_a_service_does_not_receive() -> None:
+    with open_pair(service=Recorder()) as (client, _):
+        for receive in (client.receive, client.receive_text, client.receive_binary):
+            with pytest.raises(RuntimeError, match="has a callback service"):
+                receive(timeout=0)
+        with pytest.raises(RuntimeError, match="has a callback service"):
+            next(iter(client))
+
+
+def test_a_class_of_service() -> None:
+    made: queue.Queue[Recorder] = queue.Queue()
+
+    class Made(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            made.put(self)
+
+    with open_pair(service=Made) as (client, peer):
+        peer.text("hello")
+        service = made.get(timeout=HANG)
+        assert service.expect("on_text", "hello") is client
+
+
+def test_a_streaming_service_gets_the_fragments() -> None:
+    class Streaming(Recorder):
+        def on_text(self, client: Any, text: str, final: bool) -> None:
+            self.record("on_text", client, text, final)
+
+    service = Streaming()
+    with open_pair(service=service) as (_, peer):
+        peer.send(TEXT, "ä".encode()[:1], fin=False)
+        peer.send(0x0, "ä".encode()[1:] + b"b", fin=False)
+        peer.send(0x0, "c")
+        parts = [service.next().args for _ in range(3)]
+        assert "".join(text for text, _ in parts) == "äbc"
+        assert [final for _, final in parts] == [False, False, True]
+
+
+# -- Iterating ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [1000, 1001, None])
+def test_iteration_ends_with_an_orderly_close(code: int | None) -> None:
+    with open_pair() as (client, peer):
+        peer.text("one", "two")
+        if code is None:
+            peer.send(0x8)
+        else:
+            peer.close_frame(code)
+        assert list(client) == ["one", "two"]
+        assert list(client) == []
+
+
+@pytest.mark.parametrize("way", ["4000", "1002", "abort", "failure"])
+def test_iteration_raises_at_any_other_end(way: str) -> None:
+    with open_pair() as (client, peer):
+        peer.text("one")
+        if way.isdigit():
+            peer.close_frame(int(way))
+        elif way == "abort":
+            peer.abort()
+        else:
+            peer.send_bytes(frame(0x3, masked=False))
+        messages = iter(client)
+        assert next(messages) == "one"
+        with pytest.raises(syncws.ConnectionClosed):
+            next(messages)
+
+
+def test_iteration_ends_when_this_end_closes() -> None:
+    with open_pair() as (client, peer):
+        taking = Task(list, client)
+        client.close(timeout=0)
+        assert taking.result() == []
+        peer.expect_close(1000)
+
+
+# -- Life --------------------------------------------------------------------
+
+
+def test_the_with_block_closes() -> None:
+    service = ServerRecorder()
+    with listening(service) as listener:
+        with syncws.Client(f"ws://127.0.0.1:{listener.port}/") as client:
+            service.expect("on_open")
+            assert client.is_open
+        assert not client.is_open
+        service.expect("on_close", 1000, "")
+        with pytest.raises(KeyError), syncws.Client(f"ws://127.0.0.1:{listener.port}/"):
+            raise KeyError
+        service.expect("on_open")
+        service.expect("on_close", 1000, "")
+
+
+def test_threads_are_gone_when_the_last_client_has_closed() -> None:
+    before = set(threading.enumerate())
+    with open_pair() as (client, peer):
+        assert {thread.name for thread in set(threading.enumerate()) - before} == {"syncws-io"}
+        closing = Task(client.close)
+        peer.expect_close(1000)
+        peer.close_frame(1000)
+        peer.abort()
+        closing.result()
+        assert set(threading.enumerate()) - before == set()
+
+
+def test_a_callback_may_open_another_client() -> None:
+    class Opening(Recorder):
+        def on_text(self, client: Any, text: str) -> None:
+            with syncws.Client(url) as other:
+                other.send_text(text)
+                self.record("echoed", client, other.receive(timeout=HANG))
+
+    class Echo(syncws.Service):
+        def on_text(self, caller: syncws.Caller, text: str) -> None:
+            caller.send_text(text)
+
+    with listening(Echo()) as listener:
+        url = f"ws://127.0.0.1:{listener.port}/"
+        service = Opening()
+        with syncws.Client(url, service=service) as client:
+            client.send_text("hello")
+            service.expect("echoed", "hello")
+
+
+def test_a_failed_constructor_leaves_nothing_running() -> None:
+    with RawServer() as server:
+        opening = Task(syncws.Client, server.url)
+        with server.accept() as peer:
+            peer.read_head()
+            peer.send_bytes(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+            assert isinstance(opening.error(), syncws.HandshakeRejected)
+    assert syncws.default_engine().stats().users == 0
+
+
+def test_latency_is_measured_by_keepalive_pings() -> None:
+    service = ServerRecorder()
+    with listening(service) as listener:
+        url = f"ws://127.0.0.1:{listener.port}/"
+        with syncws.Client(url, ping_interval=0.01) as client:
+            assert client.latency is None or client.latency > 0
+            caller = service.expect("on_open")
+            for number in range(100):
+                caller.send_text(str(number))
+                client.receive(timeout=HANG)
+                if client.latency is not None:
+                    break
+                threading.Event().wait(0.01)
+            assert client.latency is not None
+            assert 0 < client.latency < HANG
+
+
+def test_a_connection_lost_right_behind_the_handshake_is_a_connect_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(sock: object) -> None:
+        raise OSError(107, "Transport endpoint is not connected")
+
+    monkeypatch.setattr("syncws.client.client.peer_addresses", lost)
+    with RawServer() as server:
+        opening = Task(syncws.Client, server.url)
+        with server.accept() as peer:
+            peer.answer()
+            assert isinstance(opening.error(), syncws.ConnectError)
+            peer.expect_end()
+    assert syncws.default_engine().stats().users == 0

@@ -1,0 +1,1687 @@
+"""A connection whose I/O thread is the test: it makes the loop's rounds one by one."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from syncws.config import ConnectionConfig
+from syncws.engine.connection import Connection
+from syncws.engine.dispatch import CLOSED, IDLE, OPENED, Dispatcher, Mailbox
+from syncws.engine.loop import READ, WRITE, IOLoop
+from syncws.engine.state import State
+from syncws.engine.transport import PlainTransport
+from syncws.errors import (
+    Close,
+    ConnectionClosed,
+    InvalidPayloadError,
+    KeepaliveTimeout,
+    ProtocolError,
+    SendTimeout,
+)
+from syncws.protocol.codec import (
+    BINARY,
+    CLOSE,
+    ERROR,
+    PING,
+    PONG,
+    TEXT,
+    Decoder,
+    Encoder,
+    Event,
+)
+
+HANG = 30.0  # seconds after which a test is taken to hang
+ROLES = pytest.mark.parametrize("client", [True, False], ids=["client", "server"])
+
+
+class ScriptedTransport(PlainTransport):
+    """A socket that takes as much as the test wants, and fails when it wants."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.room: int | None = None  # bytes that it still takes; None: what the system takes
+        self.send_error: OSError | None = None
+        self.receive_error: OSError | None = None
+        self.secure = False
+        self.wants_read = False
+        self.wants_write = False
+        self.sends = 0
+        self.ends_of_writing = 0
+        self.abandoned = False
+
+    def receive(self, size: int) -> bytes | None:
+        if self.receive_error is not None:
+            raise self.receive_error
+        return super().receive(size)
+
+    def send(self, data: bytes | memoryview) -> int:
+        self.sends += 1
+        if self.send_error is not None:
+            raise self.send_error
+        if self.room is None:
+            return super().send(data)
+        sent = super().send(data[: self.room]) if self.room else 0
+        self.room -= sent
+        return sent
+
+    def send_many(self, chunks: deque[bytes | memoryview]) -> int:
+        return self.send(b"".join(chunks))
+
+    def shutdown_write(self) -> None:
+        self.ends_of_writing += 1
+        super().shutdown_write()
+
+    def abandon(self) -> None:
+        self.abandoned = True
+        super().abandon()
+
+
+class ScriptedInbox:
+    """Keeps what it is given; full and busy when the test wants."""
+
+    on_room: Callable[[], None]
+    on_last: Callable[[], None]
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.is_full = False
+        self.is_busy = False
+        self.pauses = 0
+        self.refuses_to_pause = False
+        self.closes = 0
+
+    def put(self, event: Event) -> None:
+        self.events.append(event)
+
+    def full(self) -> bool:
+        return self.is_full
+
+    def pause(self) -> bool:
+        self.pauses += 1
+        return not self.refuses_to_pause
+
+    def busy(self) -> bool:
+        return self.is_busy
+
+    def idle(self) -> bool:
+        return not self.is_busy
+
+    def close(self) -> None:
+        self.closes += 1
+
+
+class Bench:
+    """A connection and its peer on a socket pair, a loop without a thread, and a clock."""
+
+    def __init__(
+        self, *, client: bool = False, inbox: Any = None, start: bool = True, **options: Any
+    ) -> None:
+        self.now = 1000.0
+        self.loop = IOLoop("bench", lambda: self.now)
+        self.run_queue: deque[Any] = deque()
+        self.loop.pool = SimpleNamespace(
+            queue=self.run_queue,
+            submit=self.run_queue.extend,
+            unblock=lambda now: None,
+            stop=lambda: None,
+        )
+        ours, self.peer = socket.socketpair()
+        ours.setblocking(False)
+        self.peer.setblocking(False)
+        self.transport = ScriptedTransport(ours)
+        self.inbox = ScriptedInbox() if inbox is None else inbox(self.loop)
+        self.ended: list[Connection] = []
+        hooks = {name: options.pop(name) for name in ("auto_pong", "idle_event") if name in options}
+        options.setdefault("ping_interval", None)
+        self.connection = Connection(
+            self.loop,
+            self.transport,
+            client=client,
+            decoder=Decoder(client=client),
+            encoder=Encoder(client=client),
+            config=ConnectionConfig(**options),
+            inbox=self.inbox,
+            on_end=self.ended.append,
+            **hooks,
+        )
+        # The peer's half of the protocol.
+        self.decoder = Decoder(client=not client)
+        self.encoder = Encoder(client=not client)
+        if start:
+            self.connection.start(b"", b"", True, False)
+            self.turn()
+
+    # -- The I/O thread
+
+    def turn(self, rounds: int = 4) -> None:
+        """Make rounds of the loop, enough for what one thing leads to."""
+        for _ in range(rounds):
+            self.loop.call_soon(lambda: None)
+            self.loop._round()
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        self.turn()
+
+    # -- The peer
+
+    def peer_sends(self, data: bytes) -> None:
+        self.peer.sendall(data)
+        self.turn()
+
+    def peer_says(self, opcode: int, payload: bytes) -> None:
+        self.peer_sends(self.encoder.message(opcode, payload))
+
+    def peer_closes(self, code: int, reason: str = "") -> None:
+        self.peer_sends(self.encoder.close(Close(code, reason)))
+
+    def peer_gets(self) -> list[Event]:
+        """Return what has come to the peer since the last time."""
+        events = []
+        while True:
+            try:
+                data = self.peer.recv(65_536)
+            except BlockingIOError:
+                return events
+            if not data:
+                return events
+            events += self.decoder.receive(data)
+
+    def peer_is_at_the_end(self) -> bool:
+        try:
+            return not self.peer.recv(65_536)
+        except BlockingIOError:
+            return False
+
+    # -- What the inbox got
+
+    def opcodes(self) -> list[int]:
+        return [event.opcode for event in self.inbox.events]
+
+    def close(self) -> None:
+        self.connection.abort()
+        self.loop.stop()
+        self.loop.run()
+        self.peer.close()
+        self.transport.sock.close()
+
+
+MakeBench = Callable[..., Bench]
+
+
+@pytest.fixture
+def make() -> Iterator[MakeBench]:
+    benches: list[Bench] = []
+
+    def make_bench(**options: Any) -> Bench:
+        benches.append(Bench(**options))
+        return benches[-1]
+
+    yield make_bench
+    for bench in benches:
+        bench.close()
+
+
+class TellingCondition(threading.Condition):
+    """Tells of each thread that waits; once told, the lock is free when the thread sleeps."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection._lock)
+        self.waiting: SimpleQueue[None] = SimpleQueue()
+        connection._condition = self
+
+    def wait(self, timeout: float | None = None) -> bool:
+        # The lock is held here; who wants to notify gets it only when wait() gives it up.
+        self.waiting.put(None)
+        return super().wait(timeout)
+
+
+class Background:
+    """A call in a thread, and its outcome."""
+
+    def __init__(self, call: Callable[..., Any], *args: Any) -> None:
+        self._outcome: SimpleQueue[Any] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(call, args), daemon=True)
+        self._thread.start()
+
+    def _run(self, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        try:
+            self._outcome.put(call(*args))
+        except BaseException as exc:
+            self._outcome.put(exc)
+
+    def result(self) -> Any:
+        outcome = self._outcome.get(timeout=HANG)
+        self._thread.join(HANG)
+        return outcome
+
+
+def interest(bench: Bench) -> int:
+    """Return what the selector waits for."""
+    for key in bench.loop._selector.get_map().values():
+        if key.data is bench.connection:
+            return key.events
+    return 0
+
+
+# -- Opening ---------------------------------------------------------
+
+
+@ROLES
+def test_start_writes_the_response_and_delivers_what_came_too_early(
+    make: MakeBench, client: bool
+) -> None:
+    bench = make(client=client, start=False)
+    early = bench.encoder.message(TEXT, b"early") + bench.encoder.message(TEXT, b"cut")[:3]
+    bench.connection.start(b"\x8a\x00" if not client else b"", early, True, True)
+    bench.turn()
+    assert bench.inbox.events == [Event(OPENED, None), Event(TEXT, "early")]
+    if not client:
+        assert bench.peer_gets() == [Event(PONG, b"")]
+    assert bench.connection.state is State.OPEN
+    assert bench.connection.sending
+
+
+def test_what_came_too_early_is_joined_with_what_comes(make: MakeBench) -> None:
+    bench = make(start=False)
+    whole = bench.encoder.message(BINARY, b"x" * 200)
+    bench.connection.start(b"", whole[:50], True, False)
+    bench.peer_sends(whole[50:])
+    assert bench.inbox.events == [Event(BINARY, b"x" * 200)]
+
+
+def test_nothing_is_read_before_it_is_ready(make: MakeBench) -> None:
+    bench = make(start=False)
+    bench.connection.start(b"", bench.encoder.message(TEXT, b"1"), False, False)
+    bench.peer_says(TEXT, b"2")
+    assert bench.inbox.events == []
+    # What is sent goes out all the same.
+    bench.connection.send(TEXT, b"hello")
+    assert bench.peer_gets() == [Event(TEXT, "hello")]
+    bench.connection.ask_to_read()
+    bench.connection.ask_to_read()
+    bench.turn()
+    assert bench.inbox.events == [Event(TEXT, "1"), Event(TEXT, "2")]
+    bench.connection.ask_to_read()
+    bench.peer_says(TEXT, b"3")
+    assert bench.inbox.events[2:] == [Event(TEXT, "3")]
+
+
+def test_a_response_that_the_socket_does_not_take_at_once(make: MakeBench) -> None:
+    bench = make(start=False)
+    bench.transport.room = 1
+    bench.connection.start(b"\x8a\x01a", b"", True, True)
+    bench.connection.send(TEXT, b"behind")
+    bench.turn()
+    assert bench.connection.buffered_amount > 0
+    bench.transport.room = None
+    bench.turn()
+    assert bench.connection.buffered_amount == 0
+    assert bench.peer_gets() == [Event(PONG, b"a"), Event(TEXT, "behind")]
+
+
+def test_a_response_that_cannot_be_written(make: MakeBench) -> None:
+    bench = make(start=False)
+    bench.transport.send_error = BrokenPipeError()
+    bench.connection.start(b"response", b"", True, True)
+    bench.turn()
+    assert bench.inbox.events == [Event(OPENED, None), Event(CLOSED, Close(1006))]
+    assert bench.ended == [bench.connection]
+
+
+def test_a_close_among_what_came_too_early(make: MakeBench) -> None:
+    bench = make(start=False)
+    rest = bench.encoder.message(TEXT, b"last") + bench.encoder.close(Close(1001))
+    bench.connection.start(b"", rest, True, True)
+    bench.turn()
+    assert bench.opcodes() == [OPENED, TEXT, CLOSE]
+    assert bench.peer_gets() == [Event(CLOSE, Close(1001))]
+
+
+def test_start_after_the_end_does_nothing(make: MakeBench) -> None:
+    bench = make(start=False)
+    bench.connection.abort()
+    bench.connection.start(b"out", b"rest", True, True)
+    bench.connection.ask_to_read()
+    bench.turn()
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+    assert interest(bench) == 0
+
+
+def test_properties(make: MakeBench) -> None:
+    bench = make(max_message_size=77)
+    assert bench.connection.config.max_message_size == 77
+    assert bench.connection.transport is bench.transport
+    assert bench.connection.latency is None
+    assert bench.connection.buffered_amount == 0
+
+
+# -- Messages --------------------------------------------------------
+
+
+@ROLES
+def test_messages_both_ways(make: MakeBench, client: bool) -> None:
+    bench = make(client=client)
+    bench.connection.send(TEXT, b"one")
+    bench.connection.send(BINARY, b"two", final=False)
+    bench.connection.send_control(PING, b"p")
+    bench.connection.send_control(PONG, b"q")
+    bench.connection.send(BINARY, b"three")
+    assert bench.peer_gets() == [
+        Event(TEXT, "one"),
+        Event(PING, b"p"),
+        Event(PONG, b"q"),
+        Event(BINARY, b"twothree"),
+    ]
+    bench.peer_sends(bench.encoder.message(TEXT, b"a") + bench.encoder.message(BINARY, b"b"))
+    assert bench.inbox.events == [Event(TEXT, "a"), Event(BINARY, b"b")]
+
+
+def test_a_ping_is_answered_by_itself(make: MakeBench) -> None:
+    bench = make()
+    bench.peer_sends(bench.encoder.ping(b"x") + bench.encoder.message(TEXT, b"after"))
+    assert bench.peer_gets() == [Event(PONG, b"x")]
+    assert bench.inbox.events == [Event(TEXT, "after")]
+
+
+def test_a_ping_for_the_inbox(make: MakeBench) -> None:
+    bench = make(auto_pong=False)
+    bench.peer_sends(bench.encoder.ping(b"x"))
+    assert bench.peer_gets() == []
+    assert bench.inbox.events == [Event(PING, b"x")]
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.peer_sends(bench.encoder.ping(b"y"))
+    assert bench.inbox.events == [Event(PING, b"x")]
+
+
+def test_a_pong_that_answers_nothing_of_ours_is_for_the_inbox(make: MakeBench) -> None:
+    bench = make()
+    bench.peer_sends(bench.encoder.pong(b"x"))
+    assert bench.inbox.events == [Event(PONG, b"x")]
+
+
+def test_pings_and_pongs_after_our_close_are_dropped(make: MakeBench) -> None:
+    bench = make()
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.peer_sends(bench.encoder.ping(b"x") + bench.encoder.pong(b"y"))
+    assert bench.peer_gets() == [Event(CLOSE, Close(1000))]
+    assert bench.inbox.events == []
+
+
+def test_a_write_goes_out_at_once_if_nothing_is_queued(make: MakeBench) -> None:
+    bench = make()
+    bench.connection.send(TEXT, b"now")
+    assert bench.peer_gets() == [Event(TEXT, "now")]
+
+
+def test_a_write_is_left_to_the_io_thread_while_callbacks_wait_for_a_worker(
+    make: MakeBench,
+) -> None:
+    bench = make()
+    bench.run_queue.append(None)
+    bench.connection.send(TEXT, b"1")
+    bench.connection.send(TEXT, b"2")
+    assert bench.transport.sends == 0
+    assert bench.connection.buffered_amount > 0
+    # What is queued goes first, whatever has become of the queue of callbacks.
+    bench.run_queue.clear()
+    bench.connection.send(TEXT, b"3")
+    assert bench.peer_gets() == []
+    bench.turn()
+    assert bench.transport.sends == 1
+    assert bench.peer_gets() == [Event(TEXT, "1"), Event(TEXT, "2"), Event(TEXT, "3")]
+
+
+@pytest.mark.parametrize("room", [0, 1, 3, 100])
+def test_a_short_write_is_continued_in_order(make: MakeBench, room: int) -> None:
+    bench = make()
+    messages = [bytes([n]) * 50 for n in range(20)]
+    bench.transport.room = room
+    for message in messages:
+        bench.connection.send(BINARY, message)
+    bench.turn()
+    got = []
+    for _ in range(40):
+        bench.transport.room = 30
+        bench.turn(1)
+        got += bench.peer_gets()
+    assert got == [Event(BINARY, message) for message in messages]
+    assert bench.connection.buffered_amount == 0
+    # The selector does not wait for room any more.
+    assert interest(bench) == READ
+
+
+def test_real_sockets_that_fill_up(make: MakeBench) -> None:
+    bench = make(send_buffer_size=10_000_000)
+    message = bytes(range(256)) * 4096
+    for _ in range(4):
+        bench.connection.send(BINARY, message)
+    assert bench.connection.buffered_amount > 0
+    got: list[Event] = []
+    for _ in range(10_000):
+        got += bench.peer_gets()
+        if len(got) == 4:
+            break
+        bench.turn(1)
+    assert got == [Event(BINARY, message)] * 4
+
+
+# -- Back-pressure on the way out ------------------------------------
+
+
+def fill(bench: Bench) -> bytes:
+    """Queue more than the send buffer's size while the peer does not read."""
+    bench.transport.room = 0
+    size = bench.connection.config.send_buffer_size
+    bench.connection.send(BINARY, b"f" * (size + 1))
+    bench.turn()
+    assert bench.connection.buffered_amount > size
+    return b"f" * (size + 1)
+
+
+@pytest.mark.parametrize("what", ["message", "ping", "pong"])
+def test_send_timeout_and_nothing_of_the_message_is_on_the_wire(make: MakeBench, what: str) -> None:
+    bench = make(send_buffer_size=1000, send_timeout=0)
+    filling = fill(bench)
+    before = bench.connection.buffered_amount
+    with pytest.raises(SendTimeout) as caught:
+        if what == "message":
+            bench.connection.send(TEXT, b"never", final=False)
+        else:
+            bench.connection.send_control(PING if what == "ping" else PONG, b"never")
+    assert f"{before} bytes" in str(caught.value)
+    assert "no room for 0 s" in str(caught.value)
+    assert isinstance(caught.value, TimeoutError)
+    assert bench.connection.buffered_amount == before
+    bench.transport.room = None
+    bench.turn()
+    bench.connection.send(BINARY, b"next")
+    assert bench.peer_gets() == [Event(BINARY, filling), Event(BINARY, b"next")]
+    assert bench.connection.state is State.OPEN
+
+
+def test_a_buffer_of_exactly_its_size_still_takes_a_message(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000, send_timeout=0)
+    bench.transport.room = 0
+    bench.connection.send(BINARY, b"f" * (1000 - 4))
+    assert bench.connection.buffered_amount == 1000
+    bench.connection.send(BINARY, b"one more")
+    with pytest.raises(SendTimeout):
+        bench.connection.send(BINARY, b"one too many")
+
+
+@pytest.mark.parametrize("send_timeout", [None, HANG])
+@pytest.mark.parametrize("what", ["message", "ping"])
+def test_a_sender_waits_until_three_quarters_have_gone(
+    make: MakeBench, what: str, send_timeout: float | None
+) -> None:
+    bench = make(send_buffer_size=1000, send_timeout=send_timeout)
+    condition = TellingCondition(bench.connection)
+    filling = fill(bench)
+    if what == "message":
+        sender = Background(bench.connection.send, TEXT, b"waited")
+    else:
+        sender = Background(bench.connection.send_control, PING, b"waited")
+    condition.waiting.get(timeout=HANG)
+    # One byte over a quarter: nobody is woken.
+    bench.transport.room = bench.connection.buffered_amount - 251
+    bench.turn()
+    assert bench.connection.buffered_amount == 251
+    assert condition._waiters
+    bench.transport.room = 1
+    bench.turn()
+    assert sender.result() is None
+    bench.transport.room = None
+    bench.turn()
+    expected = Event(TEXT, "waited") if what == "message" else Event(PING, b"waited")
+    assert bench.peer_gets() == [Event(BINARY, filling), expected]
+
+
+@pytest.mark.parametrize("what", ["message", "ping"])
+@pytest.mark.parametrize("how", ["close", "fail", "abort", "peer closes", "peer ends"])
+def test_a_waiting_sender_is_woken_by_the_end(make: MakeBench, what: str, how: str) -> None:
+    bench = make(send_buffer_size=1000, send_timeout=None)
+    condition = TellingCondition(bench.connection)
+    fill(bench)
+    if what == "message":
+        sender = Background(bench.connection.send, TEXT, b"never")
+    else:
+        sender = Background(bench.connection.send_control, PING, b"never")
+    condition.waiting.get(timeout=HANG)
+    if how == "close":
+        bench.connection.start_close(Close(1000), 10.0)
+    elif how == "fail":
+        bench.connection.fail(RuntimeError("broken"))
+    elif how == "abort":
+        bench.connection.abort()
+    elif how == "peer closes":
+        bench.peer_closes(1001)
+    else:
+        bench.peer.shutdown(socket.SHUT_WR)
+        bench.turn()
+    error = sender.result()
+    assert isinstance(error, ConnectionClosed)
+    if how == "close":
+        assert error.sent == Close(1000)
+
+
+def test_a_waiting_sender_whose_time_runs_out(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000, send_timeout=HANG)
+    condition = TellingCondition(bench.connection)
+    fill(bench)
+    sender = Background(bench.connection.send, TEXT, b"never")
+    condition.waiting.get(timeout=HANG)
+    bench.now += HANG
+    with bench.connection._lock:
+        bench.connection._notify()
+    assert isinstance(sender.result(), SendTimeout)
+
+
+def test_a_flood_of_pings_is_bounded_while_the_peer_does_not_read(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000)
+    bench.transport.room = 0
+    for n in range(200):
+        bench.peer_sends(bench.encoder.ping(b"%03d" % n + b"." * 100))
+    assert bench.connection.buffered_amount < 1000 + 200
+    bench.transport.room = None
+    bench.turn()
+    pongs = [event.data[:3] for event in bench.peer_gets()]
+    # The first ones as long as there was room, and the latest.
+    assert pongs[:9] == [b"%03d" % n for n in range(9)]
+    assert pongs[-1] == b"199"
+    assert len(pongs) < 15
+    bench.peer_sends(bench.encoder.ping(b"again"))
+    assert bench.peer_gets() == [Event(PONG, b"again")]
+
+
+def test_a_pong_kept_back_is_dropped_by_a_close(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000)
+    filling = fill(bench)
+    bench.peer_sends(bench.encoder.ping(b"x"))
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.transport.room = None
+    bench.turn()
+    assert bench.peer_gets() == [Event(BINARY, filling), Event(CLOSE, Close(1000))]
+
+
+# -- Back-pressure on the way in -------------------------------------
+
+
+def test_reading_pauses_while_the_inbox_is_full(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_full = True
+    bench.peer_says(TEXT, b"1")
+    bench.peer_says(TEXT, b"2")
+    assert bench.inbox.events == [Event(TEXT, "1")]
+    assert bench.inbox.pauses == 1
+    # Sending goes on meanwhile, also what does not go out at once.
+    bench.transport.room = 1
+    bench.connection.send(TEXT, b"out")
+    bench.turn()
+    bench.transport.room = None
+    bench.turn()
+    assert bench.peer_gets() == [Event(TEXT, "out")]
+    bench.inbox.is_full = False
+    bench.inbox.on_room()
+    bench.turn()
+    assert bench.inbox.events == [Event(TEXT, "1"), Event(TEXT, "2")]
+
+
+def test_reading_goes_on_if_there_is_room_again_before_it_pauses(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_full = True
+    bench.inbox.refuses_to_pause = True
+    bench.peer_says(TEXT, b"1")
+    bench.peer_says(TEXT, b"2")
+    assert bench.inbox.events == [Event(TEXT, "1"), Event(TEXT, "2")]
+    assert bench.inbox.pauses == 2
+
+
+@pytest.mark.parametrize("limit", ["receive_queue_size", "receive_queue_bytes"])
+def test_with_a_mailbox(make: MakeBench, limit: str) -> None:
+    config = ConnectionConfig(**{limit: 4})
+
+    def mailbox(loop: IOLoop) -> Mailbox:
+        return Mailbox(max_count=config.receive_queue_size, max_size=config.receive_queue_bytes)
+
+    bench = make(inbox=mailbox)
+    for n in range(10):
+        bench.peer_says(TEXT, b"%d" % n)
+    assert bench.inbox._count() == 4
+    got = []
+    for _ in range(10):
+        event = bench.inbox.get(0)
+        got.append(event.data)
+        bench.turn()
+    assert got == [str(n) for n in range(10)]
+
+
+def test_a_paused_connection_ends_with_the_loop(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_full = True
+    bench.peer_says(TEXT, b"1")
+    bench.loop.stop()
+    bench.loop.run()
+    assert bench.connection.state is State.CLOSED
+    assert bench.opcodes() == [TEXT, CLOSED]
+
+
+# -- Closing from this end -------------------------------------------
+
+
+@ROLES
+def test_we_close(make: MakeBench, client: bool) -> None:
+    bench = make(client=client)
+    connection = bench.connection
+    connection.start_close(Close(1001, "bye"), 10.0)
+    assert connection.state is State.CLOSING
+    assert connection.closed_here
+    assert not connection.sending
+    assert bench.inbox.closes == 1
+    bench.turn()
+    assert bench.peer_gets() == [Event(CLOSE, Close(1001, "bye"))]
+    for call in (
+        lambda: connection.send(TEXT, b"late"),
+        lambda: connection.send_control(PING, b"late"),
+    ):
+        with pytest.raises(ConnectionClosed) as caught:
+            call()
+        assert caught.value.sent == Close(1001, "bye")
+        assert caught.value.received is None
+    # Data under way is ignored.
+    bench.peer_says(TEXT, b"late")
+    assert bench.inbox.events == []
+
+    bench.peer_closes(1001, "bye")
+    assert connection.state is State.ENDING
+    # The server ends TCP, the client waits for that.
+    assert bench.peer_is_at_the_end() is not client
+    bench.peer.close()
+    bench.turn()
+    assert connection.state is State.CLOSED
+    assert bench.inbox.events == [Event(CLOSED, Close(1001, "bye"))]
+    assert bench.ended == [connection]
+    assert connection.received == Close(1001, "bye")
+    assert connection.error is None
+    with pytest.raises(ConnectionClosed) as caught:
+        connection.send(TEXT, b"late")
+    assert caught.value.received == Close(1001, "bye")
+    assert caught.value.__cause__ is None
+
+
+@ROLES
+def test_a_close_that_the_peer_does_not_answer(make: MakeBench, client: bool) -> None:
+    bench = make(client=client)
+    bench.connection.start_close(Close(1000), 3.0)
+    bench.turn()
+    bench.advance(2.9)
+    assert bench.connection.state is State.CLOSING
+    bench.advance(0.1)
+    assert bench.connection.state is State.CLOSED
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+    assert bench.connection.received is None
+    assert bench.ended == [bench.connection]
+
+
+@ROLES
+def test_a_peer_that_answers_and_does_not_end_tcp(make: MakeBench, client: bool) -> None:
+    bench = make(client=client, close_timeout=4.0)
+    bench.connection.start_close(Close(1000), 3.0)
+    bench.turn()
+    bench.peer_closes(1000)
+    assert bench.connection.state is State.ENDING
+    bench.advance(2.9)
+    assert bench.connection.state is State.ENDING
+    bench.advance(0.1)
+    assert bench.connection.state is State.CLOSED
+    assert bench.inbox.events == [Event(CLOSED, Close(1000))]
+
+
+def test_closing_twice_sends_one_frame_and_the_shorter_time_counts(make: MakeBench) -> None:
+    bench = make()
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.turn()
+    bench.connection.start_close(Close(1001), 2.0)
+    bench.connection.start_close(Close(1001), 20.0)
+    bench.connection.fail(RuntimeError("too late"))
+    bench.turn()
+    assert bench.peer_gets() == [Event(CLOSE, Close(1000))]
+    assert bench.connection.sent == Close(1000)
+    bench.advance(2.0)
+    assert bench.connection.state is State.CLOSED
+    bench.connection.start_close(Close(1001), 2.0)
+    bench.connection.fail(RuntimeError("too late"))
+    bench.connection.abort()
+    bench.turn()
+    assert bench.opcodes() == [CLOSED]
+    assert bench.ended == [bench.connection]
+
+
+def test_closing_with_a_timeout_of_zero(make: MakeBench) -> None:
+    bench = make()
+    bench.connection.start_close(Close(1000), 0.0)
+    bench.turn()
+    assert bench.connection.state is State.CLOSED
+    assert bench.peer_gets() == [Event(CLOSE, Close(1000))]
+
+
+def test_what_is_queued_goes_out_before_the_close(make: MakeBench) -> None:
+    bench = make()
+    bench.transport.room = 2
+    bench.connection.send(TEXT, b"first")
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.turn()
+    bench.peer_closes(1000)
+    # The server does not end TCP before its queue is empty.
+    assert bench.connection.state is State.ENDING
+    assert bench.transport.ends_of_writing == 0
+    bench.transport.room = None
+    bench.turn()
+    assert bench.peer_gets() == [Event(TEXT, "first"), Event(CLOSE, Close(1000))]
+    assert bench.transport.ends_of_writing > 0
+    assert bench.peer_is_at_the_end()
+
+
+def test_closing_reads_again_if_reading_was_paused(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_full = True
+    bench.peer_says(TEXT, b"1")
+    bench.peer_says(TEXT, b"2")
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.turn()
+    bench.peer_closes(1000)
+    assert bench.connection.state is State.ENDING
+    assert bench.opcodes() == [TEXT]
+
+
+def test_closing_before_it_is_ready(make: MakeBench) -> None:
+    bench = make(start=False)
+    bench.connection.start(b"", bench.encoder.message(TEXT, b"unread"), False, False)
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.turn()
+    bench.peer_closes(1000)
+    bench.peer.close()
+    bench.turn()
+    assert bench.inbox.events == [Event(CLOSED, Close(1000))]
+
+
+@ROLES
+def test_both_close_at_once(make: MakeBench, client: bool) -> None:
+    bench = make(client=client)
+    bench.peer.sendall(bench.encoder.close(Close(3001)))
+    bench.connection.start_close(Close(3000), 10.0)
+    bench.turn()
+    assert bench.connection.state is State.ENDING
+    assert bench.peer_gets() == [Event(CLOSE, Close(3000))]
+    bench.peer.close()
+    bench.turn()
+    assert bench.inbox.events == [Event(CLOSED, Close(3001))]
+    assert bench.connection.sent == Close(3000)
+    assert bench.connection.received == Close(3001)
+
+
+def test_the_peer_goes_without_an_answer(make: MakeBench) -> None:
+    bench = make()
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.turn()
+    bench.peer.close()
+    bench.turn()
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "close"),
+    [
+        (RuntimeError("my mistake"), None, Close(1011, "my mistake")),
+        (RuntimeError("secret"), "internal error", Close(1011, "internal error")),
+        (InvalidPayloadError("no"), None, Close(1007, "no")),
+        (RuntimeError("é" * 100), None, Close(1011, "é" * 61)),
+        (RuntimeError(""), None, Close(1011)),
+    ],
+)
+def test_we_fail(make: MakeBench, error: Exception, reason: str | None, close: Close) -> None:
+    bench = make(close_timeout=5.0)
+    bench.connection.fail(error, reason)
+    bench.connection.fail(RuntimeError("second"))
+    bench.turn()
+    assert bench.peer_gets() == [Event(CLOSE, close)]
+    assert bench.connection.error is error
+    assert bench.connection.closed_here
+    assert bench.connection.state is State.CLOSING
+    bench.advance(5.0)
+    assert bench.connection.state is State.CLOSED
+    with pytest.raises(ConnectionClosed) as caught:
+        bench.connection.send(TEXT, b"late")
+    assert caught.value.__cause__ is error
+
+
+# -- Closing from the peer's end -------------------------------------
+
+
+@ROLES
+@pytest.mark.parametrize("close", [Close(1000), Close(1005), Close(4000, "because")])
+def test_the_peer_closes(make: MakeBench, client: bool, close: Close) -> None:
+    bench = make(client=client)
+    bench.peer_closes(*close)
+    assert bench.connection.state is State.ENDING
+    assert not bench.connection.closed_here
+    assert bench.connection.received == close
+    assert bench.inbox.events == [Event(CLOSE, close)]
+    assert bench.peer_gets() == [Event(CLOSE, Close(close.code))]
+    assert bench.peer_is_at_the_end() is not client
+    bench.peer.close()
+    bench.turn()
+    assert bench.inbox.events == [Event(CLOSE, close), Event(CLOSED, close)]
+    assert bench.ended == [bench.connection]
+
+
+@ROLES
+def test_who_has_the_last_messages_may_answer_them(make: MakeBench, client: bool) -> None:
+    bench = make(client=client)
+    bench.inbox.is_busy = True
+    bench.peer_sends(bench.encoder.message(TEXT, b"last") + bench.encoder.close(Close(1000)))
+    assert bench.connection.state is State.ANSWERING
+    assert bench.inbox.events == [Event(TEXT, "last"), Event(CLOSE, Close(1000))]
+    assert bench.connection.sending
+    bench.connection.send(TEXT, b"answer")
+    bench.connection.send_control(PONG, b"pong")
+    bench.advance(0.4)
+    bench.inbox.on_last()
+    bench.inbox.on_last()
+    assert bench.connection.state is State.ENDING
+    with pytest.raises(ConnectionClosed) as caught:
+        bench.connection.send(TEXT, b"late")
+    assert (caught.value.received, caught.value.sent) == (Close(1000), Close(1000))
+    bench.turn()
+    assert bench.peer_gets() == [
+        Event(TEXT, "answer"),
+        Event(PONG, b"pong"),
+        Event(CLOSE, Close(1000)),
+    ]
+    assert bench.peer_is_at_the_end() is not client
+
+
+def test_answers_have_half_a_second(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_busy = True
+    bench.peer_closes(1000)
+    bench.advance(0.4)
+    assert bench.connection.state is State.ANSWERING
+    assert bench.peer_gets() == []
+    bench.advance(0.2)
+    assert bench.connection.state is State.ENDING
+    assert bench.peer_gets() == [Event(CLOSE, Close(1000))]
+    bench.inbox.on_last()
+    bench.turn()
+    assert bench.peer_gets() == []
+
+
+def test_we_close_with_our_own_code_while_answering(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_busy = True
+    bench.peer_closes(1000)
+    bench.connection.start_close(Close(3000, "mine"), 5.0)
+    assert bench.connection.state is State.ENDING
+    assert bench.connection.closed_here
+    bench.turn()
+    assert bench.peer_gets() == [Event(CLOSE, Close(3000, "mine"))]
+    assert bench.peer_is_at_the_end()
+    bench.advance(5.0)
+    assert bench.inbox.events[-1] == Event(CLOSED, Close(1000))
+
+
+def test_we_fail_while_answering(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_busy = True
+    bench.peer_closes(1000)
+    bench.connection.fail(RuntimeError("broken"))
+    bench.turn()
+    assert bench.connection.state is State.ENDING
+    assert bench.peer_gets() == [Event(CLOSE, Close(1011, "broken"))]
+
+
+def test_an_answer_and_the_end_at_once(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_busy = True
+    bench.peer_closes(1000)
+    bench.inbox.on_last()
+    bench.connection.abort()
+    bench.turn()
+    assert bench.opcodes() == [CLOSE, CLOSED]
+    assert bench.ended == [bench.connection]
+
+
+def test_the_peer_goes_while_we_answer(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_busy = True
+    bench.peer_closes(1000)
+    bench.connection.abort()
+    assert bench.opcodes() == [CLOSE, CLOSED]
+    bench.inbox.on_last()
+    bench.advance(10.0)
+    assert bench.opcodes() == [CLOSE, CLOSED]
+
+
+def test_a_peer_that_half_closes_behind_its_close_gets_its_answer(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_busy = True
+    bench.peer.sendall(bench.encoder.close(Close(1000)))
+    bench.peer.shutdown(socket.SHUT_WR)
+    bench.turn()
+    bench.connection.send(TEXT, b"answer")
+    bench.inbox.on_last()
+    bench.turn()
+    assert bench.peer_gets() == [Event(TEXT, "answer"), Event(CLOSE, Close(1000))]
+    assert bench.connection.state is State.CLOSED
+
+
+def test_with_a_dispatcher_answers_come_before_the_close(make: MakeBench) -> None:
+    bench: Bench
+
+    def handle(event: Event) -> None:
+        if event.opcode == TEXT:
+            bench.connection.send(TEXT, event.data.encode())
+
+    def dispatcher(loop: IOLoop) -> Dispatcher:
+        return Dispatcher(handle, loop, max_count=10, max_size=1000)
+
+    bench = make(inbox=dispatcher)
+    wire = [bench.encoder.message(TEXT, b"%d" % n) for n in range(3)]
+    bench.peer_sends(b"".join([*wire, bench.encoder.close(Close(1000))]))
+    assert bench.connection.state is State.ANSWERING
+    bench.run_queue.popleft().run()
+    bench.turn()
+    assert bench.peer_gets() == [
+        *(Event(TEXT, str(n)) for n in range(3)),
+        Event(CLOSE, Close(1000)),
+    ]
+    bench.peer.close()
+    bench.turn()
+    bench.run_queue.popleft().run()
+    assert not bench.inbox.busy()
+
+
+# -- What the peer does wrong ----------------------------------------
+
+
+@ROLES
+def test_the_peer_breaks_the_protocol(make: MakeBench, client: bool) -> None:
+    bench = make(client=client)
+    bench.peer_sends(bench.encoder.message(TEXT, b"good") + b"\x83" + bytes([0 if client else 128]))
+    assert bench.connection.state is State.ENDING
+    assert isinstance(bench.connection.error, ProtocolError)
+    assert bench.inbox.events == [
+        Event(TEXT, "good"),
+        Event(ERROR, bench.connection.error),
+    ]
+    close = Close(1002, "Invalid opcode 0x3")
+    assert bench.peer_gets() == [Event(CLOSE, close)]
+    assert bench.connection.sent == close
+    # Whoever fails the connection ends TCP, and what still comes is dropped.
+    assert bench.peer_is_at_the_end()
+    bench.peer_sends(b"more of the same")
+    assert bench.connection.state is State.ENDING
+    bench.peer.close()
+    bench.turn()
+    assert bench.inbox.events[2:] == [Event(CLOSED, Close(1006))]
+    with pytest.raises(ConnectionClosed) as caught:
+        bench.connection.send(TEXT, b"late")
+    assert caught.value.__cause__ is bench.connection.error
+
+
+def test_a_failed_peer_that_stays_is_left_after_close_timeout(make: MakeBench) -> None:
+    bench = make(close_timeout=7.0)
+    bench.peer_sends(b"\x83\x80")
+    bench.advance(6.9)
+    bench.peer_sends(b"more")
+    assert bench.connection.state is State.ENDING
+    bench.advance(0.1)
+    assert bench.connection.state is State.CLOSED
+
+
+def test_messages_before_the_mistake_may_be_answered(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_busy = True
+    bench.peer_sends(b"\x83\x80")
+    assert bench.connection.state is State.ANSWERING
+    bench.connection.send(TEXT, b"answer")
+    bench.inbox.on_last()
+    bench.turn()
+    assert bench.peer_gets() == [
+        Event(TEXT, "answer"),
+        Event(CLOSE, Close(1002, "Invalid opcode 0x3")),
+    ]
+
+
+def test_a_mistake_instead_of_the_answer_to_our_close(make: MakeBench) -> None:
+    bench = make()
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.peer_sends(b"\x83\x80")
+    assert bench.connection.state is State.ENDING
+    assert bench.peer_gets() == [Event(CLOSE, Close(1000))]
+    assert bench.peer_is_at_the_end()
+    bench.peer.close()
+    bench.turn()
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+    assert isinstance(bench.connection.error, ProtocolError)
+
+
+# -- TCP lost --------------------------------------------------------
+
+
+@ROLES
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_tcp_ends_without_a_close_frame(make: MakeBench, client: bool, how: str) -> None:
+    bench = make(client=client)
+    if how == "reset":
+        bench.transport.receive_error = ConnectionResetError()
+    bench.peer.close()
+    bench.turn()
+    assert bench.connection.state is State.CLOSED
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+    assert bench.ended == [bench.connection]
+    assert bench.transport.sock.fileno() == -1
+    assert interest(bench) == 0
+    with pytest.raises(ConnectionClosed) as caught:
+        bench.connection.send(TEXT, b"late")
+    assert (caught.value.received, caught.value.sent) == (None, None)
+
+
+def test_a_message_and_the_end_in_one_go(make: MakeBench) -> None:
+    bench = make()
+    bench.peer.sendall(bench.encoder.message(TEXT, b"last"))
+    bench.peer.close()
+    bench.turn()
+    assert bench.inbox.events == [Event(TEXT, "last"), Event(CLOSED, Close(1006))]
+
+
+def test_a_direct_write_fails(make: MakeBench) -> None:
+    bench = make()
+    # The peer has said why before it went.
+    bench.peer.sendall(bench.encoder.message(TEXT, b"last") + bench.encoder.close(Close(1001)))
+    bench.transport.send_error = BrokenPipeError("gone")
+    with pytest.raises(ConnectionClosed) as caught:
+        bench.connection.send(TEXT, b"lost")
+    assert caught.value.__cause__ is bench.transport.send_error
+    with pytest.raises(ConnectionClosed):
+        bench.connection.send_control(PING, b"lost")
+    bench.turn()
+    assert bench.connection.state is State.CLOSED
+    assert bench.inbox.events == [
+        Event(TEXT, "last"),
+        Event(CLOSE, Close(1001)),
+        Event(CLOSED, Close(1001)),
+    ]
+    assert bench.connection.received == Close(1001)
+
+
+def test_a_control_frame_that_cannot_be_written(make: MakeBench) -> None:
+    bench = make()
+    bench.transport.send_error = BrokenPipeError("gone")
+    with pytest.raises(ConnectionClosed):
+        bench.connection.send_control(PONG, b"lost")
+    bench.turn()
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+
+
+def test_a_queued_write_fails(make: MakeBench) -> None:
+    bench = make()
+    bench.transport.room = 2
+    bench.connection.send(TEXT, b"cut short")
+    bench.transport.send_error = ConnectionResetError("gone")
+    bench.turn()
+    assert bench.connection.state is State.CLOSED
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+    assert bench.connection.buffered_amount == 0
+    with pytest.raises(ConnectionClosed) as caught:
+        bench.connection.send(TEXT, b"late")
+    assert caught.value.__cause__ is bench.transport.send_error
+
+
+def test_reading_to_the_end_after_a_failed_write_may_fail_as_well(make: MakeBench) -> None:
+    bench = make()
+    bench.transport.receive_error = ConnectionResetError("gone")
+    bench.transport.send_error = BrokenPipeError("gone")
+    with pytest.raises(ConnectionClosed):
+        bench.connection.send(TEXT, b"lost")
+    bench.turn()
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+
+
+def test_a_close_that_cannot_be_written(make: MakeBench) -> None:
+    bench = make()
+    bench.transport.send_error = BrokenPipeError("gone")
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.turn()
+    assert bench.connection.state is State.CLOSED
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+
+
+def test_an_answer_that_cannot_be_written(make: MakeBench) -> None:
+    bench = make()
+    bench.transport.send_error = BrokenPipeError("gone")
+    bench.peer_closes(1000)
+    assert bench.connection.state is State.CLOSED
+    assert bench.inbox.events == [Event(CLOSE, Close(1000)), Event(CLOSED, Close(1000))]
+
+
+def test_what_was_not_read_yet_is_read_when_writing_fails(make: MakeBench) -> None:
+    bench = make(start=False)
+    bench.connection.start(b"", b"", False, False)
+    messages = [b"%d" % n * 40_000 for n in range(3)]
+    wire = b"".join(bench.encoder.message(BINARY, message) for message in messages)
+    bench.peer.sendall(wire + bench.encoder.close(Close(1001)) + b"rubbish")
+    bench.transport.send_error = BrokenPipeError("gone")
+    with pytest.raises(ConnectionClosed):
+        bench.connection.send(TEXT, b"lost")
+    bench.turn()
+    assert bench.inbox.events == [
+        *(Event(BINARY, message) for message in messages),
+        Event(CLOSE, Close(1001)),
+        Event(CLOSED, Close(1001)),
+    ]
+
+
+def test_a_peer_that_never_stops_sending_does_not_hold_the_io_thread(
+    make: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make(start=False)
+    bench.connection.start(b"", b"", False, False)
+    ping = bench.encoder.ping(b"")
+    monkeypatch.setattr(bench.transport, "receive", lambda size: ping)
+    bench.transport.send_error = BrokenPipeError("gone")
+    with pytest.raises(ConnectionClosed):
+        bench.connection.send(TEXT, b"lost")
+    bench.turn()
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+
+
+def test_what_comes_behind_the_close_is_dropped_when_writing_fails(make: MakeBench) -> None:
+    bench = make()
+    bench.transport.room = 0
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.turn()
+    bench.peer_closes(1000)
+    bench.peer.sendall(b"rubbish")
+    bench.transport.send_error = BrokenPipeError("gone")
+    bench.connection.flush()
+    assert bench.inbox.events == [Event(CLOSED, Close(1000))]
+
+
+def test_a_flush_after_the_end_does_nothing(make: MakeBench) -> None:
+    bench = make()
+    bench.connection.abort()
+    bench.connection.flush()
+    bench.connection.on_ready(READ | WRITE)
+    assert bench.opcodes() == [CLOSED]
+
+
+# -- Idleness --------------------------------------------------------
+
+
+@ROLES
+def test_an_idle_connection_is_closed(make: MakeBench, client: bool) -> None:
+    bench = make(client=client, idle_timeout=10.0)
+    bench.advance(9.9)
+    assert bench.peer_gets() == []
+    bench.advance(0.1)
+    assert bench.peer_gets() == [Event(CLOSE, Close(1001, "idle timeout"))]
+    assert bench.connection.closed_here
+    bench.peer_closes(1001)
+    bench.peer.close()
+    bench.turn()
+    assert bench.inbox.events == [Event(CLOSED, Close(1001))]
+
+
+def test_the_inbox_is_told_of_idleness_again_and_again(make: MakeBench) -> None:
+    bench = make(idle_timeout=10.0, idle_event=True)
+    bench.advance(10.0)
+    assert bench.inbox.events == [Event(IDLE, None)]
+    bench.advance(9.9)
+    assert bench.inbox.events == [Event(IDLE, None)]
+    bench.advance(0.1)
+    assert bench.inbox.events == [Event(IDLE, None)] * 2
+    assert bench.connection.state is State.OPEN
+
+
+@pytest.mark.parametrize("direction", ["in", "out"])
+def test_messages_either_way_are_no_idleness(make: MakeBench, direction: str) -> None:
+    bench = make(idle_timeout=10.0, idle_event=True)
+    for _ in range(5):
+        bench.advance(6.0)
+        if direction == "in":
+            bench.peer_says(TEXT, b"x")
+        else:
+            bench.connection.send(TEXT, b"x")
+    assert IDLE not in bench.opcodes()
+    bench.advance(9.9)
+    assert IDLE not in bench.opcodes()
+    bench.advance(0.2)
+    assert bench.opcodes()[-1] == IDLE
+
+
+@pytest.mark.parametrize("what", ["ping", "pong"])
+def test_pings_and_pongs_are_idleness(make: MakeBench, what: str) -> None:
+    bench = make(idle_timeout=10.0, idle_event=True)
+    bench.advance(6.0)
+    bench.peer_sends(bench.encoder.ping(b"") if what == "ping" else bench.encoder.pong(b""))
+    bench.connection.send_control(PING, b"")
+    bench.advance(4.0)
+    assert IDLE in bench.opcodes()
+
+
+def test_a_message_with_a_ping_behind_it_is_no_idleness(make: MakeBench) -> None:
+    bench = make(idle_timeout=10.0, idle_event=True)
+    bench.advance(6.0)
+    bench.peer_sends(bench.encoder.message(TEXT, b"x") + bench.encoder.ping(b""))
+    bench.advance(6.0)
+    assert bench.opcodes() == [TEXT]
+
+
+def test_a_ping_cut_in_two_is_idleness(make: MakeBench) -> None:
+    bench = make(idle_timeout=10.0, idle_event=True)
+    bench.advance(6.0)
+    ping = bench.encoder.ping(b"cut")
+    bench.peer_sends(ping[:4])
+    bench.peer_sends(ping[4:])
+    bench.advance(4.0)
+    assert bench.opcodes() == [IDLE]
+
+
+def test_a_callback_that_runs_is_no_idleness(make: MakeBench) -> None:
+    bench = make(idle_timeout=10.0, idle_event=True)
+    bench.inbox.is_busy = True
+    bench.advance(10.0)
+    bench.advance(15.0)
+    assert bench.inbox.events == []
+    bench.inbox.is_busy = False
+    bench.advance(9.9)
+    assert bench.inbox.events == []
+    bench.advance(10.0)
+    assert bench.inbox.events == [Event(IDLE, None)]
+
+
+def test_a_connection_that_closes_is_not_idle(make: MakeBench) -> None:
+    bench = make(idle_timeout=1.0, idle_event=True)
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.turn()
+    bench.advance(5.0)
+    assert bench.inbox.events == []
+
+
+# -- Keepalive -------------------------------------------------------
+
+
+def keepalive_ping(bench: Bench) -> bytes:
+    events = bench.peer_gets()
+    assert [event.opcode for event in events] == [PING]
+    return bytes(events[0].data)
+
+
+@ROLES
+def test_keepalive_pings_and_their_latency(make: MakeBench, client: bool) -> None:
+    bench = make(client=client, ping_interval=20.0, ping_timeout=10.0)
+    bench.advance(19.9)
+    assert bench.peer_gets() == []
+    bench.advance(0.1)
+    first = keepalive_ping(bench)
+    assert len(first) == 4
+    bench.now += 0.25
+    bench.peer_sends(bench.encoder.pong(first))
+    assert bench.connection.latency == pytest.approx(0.25)
+    # It is ours, so the inbox does not see it; but the same again it does.
+    assert bench.inbox.events == []
+    bench.peer_sends(bench.encoder.pong(first))
+    assert bench.inbox.events == [Event(PONG, first)]
+    bench.advance(19.75)
+    second = keepalive_ping(bench)
+    assert second != first
+    bench.now += 0.5
+    bench.peer_sends(bench.encoder.pong(second))
+    assert bench.connection.latency == pytest.approx(0.5)
+
+
+@ROLES
+def test_a_peer_that_does_not_answer_a_keepalive_ping(make: MakeBench, client: bool) -> None:
+    bench = make(client=client, ping_interval=20.0, ping_timeout=5.0)
+    bench.advance(20.0)
+    keepalive_ping(bench)
+    bench.advance(4.9)
+    assert bench.connection.state is State.OPEN
+    bench.advance(0.1)
+    assert bench.connection.state is State.CLOSED
+    error = bench.connection.error
+    assert isinstance(error, KeepaliveTimeout)
+    assert "5.0 s" in str(error)
+    assert bench.inbox.events == [Event(ERROR, error), Event(CLOSED, Close(1006))]
+    assert [event.data.code for event in bench.peer_gets()] == [1011]
+    with pytest.raises(ConnectionClosed) as caught:
+        bench.connection.send(TEXT, b"late")
+    assert caught.value.__cause__ is error
+
+
+def test_any_byte_is_a_sign_of_life(make: MakeBench) -> None:
+    bench = make(ping_interval=20.0, ping_timeout=5.0)
+    bench.advance(5.0)
+    # A message that comes byte by byte, one for each ping; never a pong.
+    for octet in bench.encoder.message(BINARY, b"")[:4]:
+        bench.advance(15.0)  # 5 s of the 20 s were the last ping's
+        keepalive_ping(bench)
+        bench.peer_sends(bytes([octet]))
+        bench.advance(5.0)
+        assert bench.connection.state is State.OPEN
+    assert bench.connection.latency is None
+
+
+def test_what_came_before_the_ping_is_no_sign_of_life(make: MakeBench) -> None:
+    bench = make(ping_interval=20.0, ping_timeout=5.0)
+    bench.advance(19.0)
+    bench.peer_says(TEXT, b"x")
+    bench.advance(1.0)
+    bench.advance(5.0)
+    assert bench.connection.state is State.CLOSED
+
+
+def test_while_we_do_not_read_the_peer_cannot_be_judged(make: MakeBench) -> None:
+    bench = make(ping_interval=20.0, ping_timeout=5.0)
+    bench.inbox.is_full = True
+    bench.peer_says(TEXT, b"x")
+    bench.advance(20.0)
+    ping = keepalive_ping(bench)
+    for _ in range(4):
+        bench.advance(5.0)
+    assert bench.connection.state is State.OPEN
+    # Read again, it has the whole time again.
+    bench.inbox.is_full = False
+    bench.inbox.on_room()
+    bench.advance(4.9)
+    assert bench.connection.state is State.OPEN
+    bench.peer_sends(bench.encoder.pong(ping))
+    bench.advance(0.1)
+    assert bench.connection.state is State.OPEN
+
+
+def test_a_paused_reader_that_goes_on_finds_a_dead_peer(make: MakeBench) -> None:
+    bench = make(ping_interval=20.0, ping_timeout=5.0)
+    bench.inbox.is_full = True
+    bench.peer_says(TEXT, b"x")
+    bench.advance(20.0)
+    bench.advance(5.0)
+    bench.inbox.is_full = False
+    bench.inbox.on_room()
+    bench.advance(5.0)
+    assert isinstance(bench.connection.error, KeepaliveTimeout)
+
+
+def test_one_ping_at_a_time(make: MakeBench) -> None:
+    bench = make(ping_interval=5.0, ping_timeout=12.0)
+    bench.advance(5.0)
+    ping = keepalive_ping(bench)
+    bench.advance(5.0)
+    bench.advance(5.0)
+    assert bench.peer_gets() == []
+    bench.peer_sends(bench.encoder.pong(ping))
+    bench.advance(5.0)
+    keepalive_ping(bench)
+
+
+def test_pings_without_a_limit_to_the_answer(make: MakeBench) -> None:
+    bench = make(ping_interval=5.0, ping_timeout=None)
+    for _ in range(5):
+        bench.advance(5.0)
+        keepalive_ping(bench)
+    assert bench.connection.state is State.OPEN
+
+
+def test_no_pings(make: MakeBench) -> None:
+    bench = make(ping_interval=None)
+    bench.advance(1e6)
+    assert bench.peer_gets() == []
+    assert bench.connection.state is State.OPEN
+
+
+def test_a_keepalive_ping_waits_behind_what_is_queued(make: MakeBench) -> None:
+    bench = make(ping_interval=5.0, ping_timeout=5.0)
+    bench.transport.room = 3
+    bench.connection.send(TEXT, b"first")
+    bench.advance(5.0)
+    bench.transport.room = None
+    bench.turn()
+    assert [event.opcode for event in bench.peer_gets()] == [TEXT, PING]
+
+
+def test_a_keepalive_ping_that_is_left_to_the_flush(make: MakeBench) -> None:
+    bench = make(ping_interval=5.0, ping_timeout=5.0)
+    bench.transport.room = 0
+    bench.advance(5.0)
+    assert bench.peer_gets() == []
+    bench.transport.room = None
+    bench.turn()
+    keepalive_ping(bench)
+
+
+def test_a_pong_that_is_left_to_the_flush(make: MakeBench) -> None:
+    bench = make()
+    bench.transport.room = 1
+    bench.peer_sends(bench.encoder.ping(b"x"))
+    bench.transport.room = None
+    bench.turn()
+    assert bench.peer_gets() == [Event(PONG, b"x")]
+
+
+def test_no_keepalive_while_closing(make: MakeBench) -> None:
+    bench = make(ping_interval=5.0, ping_timeout=2.0)
+    bench.advance(5.0)
+    keepalive_ping(bench)
+    bench.connection.start_close(Close(1000), 60.0)
+    bench.turn()
+    bench.peer_gets()
+    bench.advance(50.0)
+    assert bench.connection.state is State.CLOSING
+    assert bench.peer_gets() == []
+
+
+def test_idle_and_keepalive_together(make: MakeBench) -> None:
+    bench = make(ping_interval=4.0, ping_timeout=None, idle_timeout=10.0, idle_event=True)
+    for _ in range(20):
+        bench.advance(1.0)
+    assert len(bench.peer_gets()) == 5
+    assert bench.opcodes() == [IDLE, IDLE]
+
+
+def test_lost_and_idle_at_once(make: MakeBench) -> None:
+    bench = make(ping_interval=5.0, ping_timeout=5.0, idle_timeout=10.0, idle_event=True)
+    bench.advance(5.0)
+    bench.advance(5.0)
+    assert bench.opcodes() == [ERROR, CLOSED]
+
+
+# -- TLS wants -------------------------------------------------------
+
+
+def test_what_tls_wants_is_what_the_selector_waits_for(make: MakeBench) -> None:
+    bench = make(start=False)
+    transport = bench.transport
+    transport.secure = True
+    bench.connection.start(b"", b"", False, False)
+    assert interest(bench) == 0
+    # Reading that waits for the socket to be writable.
+    transport.wants_write = True
+    bench.connection.on_ready(READ)
+    assert interest(bench) == WRITE
+    transport.wants_write = False
+    bench.connection.on_ready(WRITE)
+    assert interest(bench) == 0
+    # Writing that waits for it to be readable.
+    transport.room = 0
+    transport.wants_read = True
+    bench.connection.send(TEXT, b"x")
+    bench.loop._flush()
+    assert interest(bench) == READ
+    transport.room = None
+    bench.connection.on_ready(READ)
+    assert bench.peer_gets() == [Event(TEXT, "x")]
+    transport.wants_read = False
+    bench.connection.on_ready(READ)
+    assert interest(bench) == 0
+
+
+def test_writing_that_waits_for_reading_goes_on_when_readable(make: MakeBench) -> None:
+    bench = make()
+    transport = bench.transport
+    transport.secure = True
+    transport.wants_read = True
+    transport.room = 0
+    bench.connection.send(TEXT, b"x")
+    bench.turn()
+    assert interest(bench) == READ
+    transport.room = None
+    bench.peer_says(TEXT, b"wake")
+    assert bench.peer_gets() == [Event(TEXT, "x")]
+    assert bench.inbox.events == [Event(TEXT, "wake")]
+
+
+def test_reading_begins_with_what_the_tls_layer_holds(make: MakeBench) -> None:
+    bench = make(start=False)
+    bench.transport.secure = True
+    # As if it were decrypted already: no selector would tell of it.
+    held = [bench.encoder.message(TEXT, b"held"), None]
+    bench.transport.receive = lambda size: held.pop(0)  # type: ignore[method-assign]
+    bench.connection.start(b"", b"", True, False)
+    assert bench.inbox.events == [Event(TEXT, "held")]
+
+
+def test_nothing_is_read_on_if_what_came_early_fills_the_inbox(make: MakeBench) -> None:
+    bench = make(start=False)
+    bench.transport.secure = True
+    bench.inbox.is_full = True
+    bench.peer.sendall(bench.encoder.message(TEXT, b"2"))
+    bench.connection.start(b"", bench.encoder.message(TEXT, b"1"), True, False)
+    bench.turn()
+    assert bench.inbox.events == [Event(TEXT, "1")]
+
+
+# -- The end ---------------------------------------------------------
+
+
+def test_abort(make: MakeBench) -> None:
+    bench = make()
+    bench.transport.room = 0
+    bench.connection.send(TEXT, b"never")
+    bench.connection.ask_to_abort()
+    assert bench.connection.state is State.OPEN
+    bench.turn()
+    assert bench.connection.state is State.CLOSED
+    assert bench.connection.buffered_amount == 0
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+    assert bench.peer_is_at_the_end()
+
+
+def test_something_of_ours_raises_in_the_io_thread(
+    make: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    error = RuntimeError("broken")
+
+    def broken(event: Event) -> None:
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr(bench.inbox, "put", broken)
+    bench.peer_says(TEXT, b"x")
+    assert bench.connection.state is State.CLOSED
+    assert bench.connection.error is error
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+
+
+@pytest.mark.parametrize("where", ["flush", "timer"])
+def test_a_flush_or_a_timer_that_raises_ends_the_connection(
+    make: MakeBench, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    bench = make(idle_timeout=1.0)
+    error = RuntimeError("broken")
+
+    def broken(*args: Any) -> None:
+        raise error
+
+    if where == "flush":
+        bench.transport.room = 0
+        bench.connection.send(TEXT, b"x")
+        monkeypatch.setattr(bench.transport, "send_many", broken)
+        bench.turn()
+    else:
+        monkeypatch.setattr(bench.inbox, "idle", broken)
+        bench.advance(1.0)
+    assert bench.connection.state is State.CLOSED
+    assert bench.connection.error is error
+
+
+def test_nobody_needs_to_be_told_of_the_end(make: MakeBench) -> None:
+    bench = make()
+    bench.connection._on_end = None
+    bench.connection.abort()
+    assert bench.opcodes() == [CLOSED]
+
+
+def test_the_loop_stops(make: MakeBench) -> None:
+    bench = make()
+    bench.loop.stop()
+    bench.loop.run()
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+
+
+def test_wait_closed(make: MakeBench) -> None:
+    bench = make()
+    assert bench.connection.wait_closed(0) is False
+    condition = TellingCondition(bench.connection)
+    waiters = [Background(bench.connection.wait_closed, timeout) for timeout in (None, HANG)]
+    for _ in waiters:
+        condition.waiting.get(timeout=HANG)
+    bench.connection.start_close(Close(1000), 10.0)
+    # A change of state that is not the end wakes them for nothing.
+    for _ in waiters:
+        condition.waiting.get(timeout=HANG)
+    bench.connection.abort()
+    assert [waiter.result() for waiter in waiters] == [True, True]
+    assert bench.connection.wait_closed(0) is True
+    assert bench.connection.wait_closed(None) is True
+
+
+def test_abandon_leaves_the_parents_connection_alone(make: MakeBench) -> None:
+    bench = make()
+    bench.connection._lock.acquire()  # by a thread that does not exist in the child
+    copy = bench.transport.sock.dup()
+    bench.loop.unregister(bench.transport.sock)
+    bench.connection.abandon()
+    assert bench.transport.abandoned
+    assert bench.transport.sock.fileno() == -1
+    assert bench.connection.state is State.CLOSED
+    assert bench.inbox.closes == 1
+    with pytest.raises(ConnectionClosed):
+        bench.connection.send(TEXT, b"never")
+    assert bench.connection.wait_closed(0) is True
+    # Nothing was shut down: the other copy still works.
+    assert not bench.peer_is_at_the_end()
+    copy.send(bench.encoder.ping(b"")[:0] + b"\x89\x00")
+    assert bench.peer_gets() == [Event(PING, b"")]
+    copy.close()
+
+
+def test_a_paused_connection_is_abandoned_with_the_loop(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_full = True
+    bench.peer_says(TEXT, b"x")
+    copy = bench.loop
+    copy.abandon()
+    assert bench.transport.abandoned
+    assert bench.connection.state is State.CLOSED
+    # Its descriptors are closed; a new one for the teardown.
+    bench.loop = IOLoop("bench")

@@ -1,0 +1,451 @@
+"""Most tests make the loop's rounds themselves, so that nothing runs by itself."""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from syncws.engine.loop import READ, STALL, WRITE, IOLoop
+
+HANG = 30.0  # seconds after which a test is taken to hang
+
+
+class Pool:
+    """A run queue that notes what the loop asks of it."""
+
+    def __init__(self) -> None:
+        self.queue: deque[Any] = deque()
+        self.log: list[Any] = []
+
+    def submit(self, work: list[Any]) -> None:
+        self.log.append(("submit", list(work)))
+
+    def unblock(self, now: float) -> None:
+        self.log.append(("unblock", now))
+
+    def stop(self) -> None:
+        self.log.append("stop")
+
+
+class Handler:
+    """Owns one end of a socket pair and notes what the loop tells it."""
+
+    def __init__(self, loop: IOLoop, name: str = "handler", mask: int = READ) -> None:
+        self.name = name
+        self.loop = loop
+        self.sock, self.peer = socket.socketpair()
+        self.log: list[Any] = []
+        self.raises: Exception | None = None
+        self.raises_again = False
+        loop.own(self)
+        loop.register(self.sock, mask, self)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    def on_ready(self, mask: int) -> None:
+        self.log.append(mask)
+        if mask & READ:
+            self.sock.recv(100)
+        if self.raises is not None:
+            raise self.raises
+
+    def on_loop_error(self, error: BaseException) -> None:
+        self.log.append(error)
+        if self.raises_again:
+            raise RuntimeError("again")
+
+    def flush(self) -> None:
+        self.log.append("flush")
+        if self.raises is not None:
+            raise self.raises
+
+    def abort(self) -> None:
+        self.log.append("abort")
+        if self.raises is not None:
+            raise self.raises
+        self.loop.unregister(self.sock)
+
+    def abandon(self) -> None:
+        self.log.append("abandon")
+
+    def close(self) -> None:
+        self.sock.close()
+        self.peer.close()
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.loop = IOLoop("loop", lambda: self.now)
+        self.pool = Pool()
+        self.handlers: list[Handler] = []
+
+    def handler(self, name: str = "handler", mask: int = READ) -> Handler:
+        self.handlers.append(Handler(self.loop, name, mask))
+        return self.handlers[-1]
+
+    def turn(self) -> None:
+        """Make one round that does not wait."""
+        self.loop.call_soon(lambda: None)
+        self.loop._round()
+
+    def end(self) -> None:
+        self.loop.stop()
+        self.loop.run()
+
+    def is_woken(self) -> bool:
+        return bool(select.select([self.loop._wakeup], [], [], 0)[0])
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    for handler in bench.handlers:
+        bench.loop.disown(handler)
+        handler.close()
+    bench.loop.abandon()
+
+
+# -- Calls -----------------------------------------------------------
+
+
+def test_calls_are_made_in_order(bench: Bench) -> None:
+    log: list[Any] = []
+    for n in range(5):
+        bench.loop.call_soon(log.append, n)
+    bench.loop.call_soon(lambda *args: log.append(args), 1, 2)
+    assert log == []
+    bench.turn()
+    assert log == [0, 1, 2, 3, 4, (1, 2)]
+
+
+def test_a_call_made_by_a_call_is_for_the_next_round(bench: Bench) -> None:
+    log: list[str] = []
+
+    def call() -> None:
+        log.append("call")
+        bench.loop.call_soon(log.append, "next")
+
+    bench.loop.call_soon(call)
+    bench.loop._round()
+    assert log == ["call"]
+    assert bench.loop._patience() == 0
+    bench.loop._round()
+    assert log == ["call", "next"]
+
+
+def test_a_call_that_raises_costs_its_owner_only(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = bench.handler()
+    log: list[str] = []
+    error = ValueError("broken")
+
+    def broken() -> None:
+        raise error
+
+    bench.loop.call_soon(broken, owner=owner)
+    bench.loop.call_soon(broken)
+    bench.loop.call_soon(log.append, "after")
+    with caplog.at_level(logging.ERROR, "syncws.engine"):
+        bench.turn()
+    assert log == ["after"]
+    assert owner.log == [error]
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error] * 2
+
+
+def test_an_owner_that_cannot_even_be_told(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    owner = bench.handler("stubborn")
+    owner.raises_again = True
+
+    def broken() -> None:
+        raise ValueError("broken")
+
+    bench.loop.call_soon(broken, owner=owner)
+    bench.turn()
+    assert "could not give up <stubborn>" in caplog.text
+    bench.turn()
+
+
+# -- Sockets ---------------------------------------------------------
+
+
+def test_a_handler_is_told_what_its_socket_is_ready_for(bench: Bench) -> None:
+    handler = bench.handler()
+    bench.turn()
+    assert handler.log == []
+    handler.peer.send(b"x")
+    bench.turn()
+    assert handler.log == [READ]
+    bench.loop.modify(handler.sock, READ | WRITE, handler)
+    bench.turn()
+    assert handler.log == [READ, WRITE]
+    handler.peer.send(b"x")
+    bench.turn()
+    assert handler.log == [READ, WRITE, READ | WRITE]
+    bench.loop.unregister(handler.sock)
+    handler.peer.send(b"x")
+    bench.turn()
+    assert handler.log == [READ, WRITE, READ | WRITE]
+
+
+def test_a_handler_that_raises_costs_nobody_else(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, good = bench.handler("broken"), bench.handler("good")
+    broken.raises = ValueError("broken")
+    log: list[str] = []
+    bench.loop.call_soon(log.append, "call")
+    for handler in (broken, good):
+        handler.peer.send(b"x")
+    bench.turn()
+    assert broken.log == [READ, broken.raises]
+    assert good.log == [READ]
+    assert log == ["call"]
+    assert "a call in the I/O thread failed" in caplog.text
+
+
+# -- Timers ----------------------------------------------------------
+
+
+def test_timers_by_the_clock(bench: Bench) -> None:
+    owner = bench.handler()
+    log: list[str] = []
+    bench.loop.call_at(110.0, lambda: log.append("110"), owner)
+    bench.loop.call_at(105.0, lambda: log.append("105"), owner)
+    bench.loop.call_at(106.0, lambda: log.append("never"), owner).cancel()
+    bench.turn()
+    assert log == []
+    bench.now = 105.0
+    bench.turn()
+    assert log == ["105"]
+    bench.now = 200.0
+    bench.turn()
+    bench.turn()
+    assert log == ["105", "110"]
+
+
+def test_a_timer_that_raises_costs_its_owner_only(bench: Bench) -> None:
+    owner = bench.handler()
+    log: list[str] = []
+    error = ValueError("broken")
+
+    def broken() -> None:
+        raise error
+
+    bench.loop.call_at(100.0, broken, owner)
+    bench.loop.call_at(100.0, lambda: log.append("after"), owner)
+    bench.turn()
+    assert owner.log == [error]
+    assert log == ["after"]
+
+
+# -- How long a round waits ------------------------------------------
+
+
+def test_a_round_waits_for_what_is_due_first(bench: Bench) -> None:
+    loop, owner = bench.loop, bench.handler()
+    loop.pool = bench.pool
+    assert loop._patience() is None
+    bench.pool.queue.append("work")
+    assert loop._patience() == STALL
+    bench.pool.queue.clear()
+    timer = loop.call_at(103.0, lambda: None, owner)
+    assert loop._patience() == 3.0
+    bench.pool.queue.append("work")
+    assert loop._patience() == STALL
+    bench.now = 104.0
+    assert loop._patience() == 0.0
+    timer.cancel()
+    bench.pool.queue.clear()
+    # A far time is no more than the system can wait.
+    loop.call_at(1e300, lambda: None, owner)
+    assert 0 < (loop._patience() or 0) <= 86_400
+    loop.ready.append("work")
+    assert loop._patience() == 0
+    loop.ready.clear()
+    loop.flush_soon(owner)
+    assert loop._patience() == 0
+    loop._flush()
+    loop.call_soon(lambda: None)
+    assert loop._patience() == 0
+
+
+# -- Flushes and wake-ups --------------------------------------------
+
+
+def test_what_is_queued_is_flushed_once_in_order(bench: Bench) -> None:
+    first, second = bench.handler("first"), bench.handler("second")
+    bench.loop.flush_soon(first)
+    bench.loop.flush_soon(second)
+    bench.turn()
+    bench.turn()
+    assert first.log == second.log == ["flush"]
+
+
+def test_a_flush_that_raises_costs_its_connection_only(bench: Bench) -> None:
+    broken, good = bench.handler("broken"), bench.handler("good")
+    broken.raises = ValueError("broken")
+    bench.loop.flush_soon(broken)
+    bench.loop.flush_soon(good)
+    bench.turn()
+    assert broken.log == ["flush", broken.raises]
+    assert good.log == ["flush"]
+
+
+def test_nobody_is_woken_who_does_not_wait(bench: Bench) -> None:
+    bench.loop.call_soon(lambda: None)
+    bench.loop.flush_soon(bench.handler())
+    assert not bench.is_woken()
+
+
+def test_a_call_wakes_the_thread_once(bench: Bench) -> None:
+    bench.loop._waiting = True
+    bench.loop.call_soon(lambda: None)
+    assert bench.is_woken()
+    assert not bench.loop._waiting
+    bench.loop._wakeup.drain()
+    bench.loop.call_soon(lambda: None)
+    assert not bench.is_woken()
+
+
+@pytest.mark.parametrize("pool", [True, False])
+def test_a_flush_wakes_the_thread_if_no_callback_waits(bench: Bench, pool: bool) -> None:
+    bench.loop.pool = bench.pool if pool else None
+    bench.loop._waiting = True
+    bench.loop.flush_soon(bench.handler())
+    assert bench.is_woken()
+
+
+def test_while_callbacks_wait_the_one_who_empties_the_queue_wakes_the_thread(
+    bench: Bench,
+) -> None:
+    bench.loop.pool = bench.pool
+    bench.pool.queue.append("work")
+    bench.loop._waiting = True
+    bench.loop.wake_if_dirty()
+    assert not bench.is_woken()
+    bench.loop.flush_soon(bench.handler())
+    assert not bench.is_woken()
+    bench.loop.wake_if_dirty()
+    assert bench.is_woken()
+    # The round takes the wake-up back.
+    bench.loop._round()
+    assert not bench.is_woken()
+
+
+# -- Work for the pool -----------------------------------------------
+
+
+def test_all_that_is_runnable_is_handed_over_at_once(bench: Bench) -> None:
+    bench.loop.pool = bench.pool
+    bench.loop.call_soon(bench.loop.ready.append, "a")
+    bench.loop.call_soon(bench.loop.ready.append, "b")
+    bench.turn()
+    assert bench.pool.log == [("submit", ["a", "b"])]
+    bench.turn()
+    assert bench.pool.log == [("submit", ["a", "b"])]
+    assert bench.loop.ready == []
+
+
+def test_the_pool_is_looked_after_while_work_waits(bench: Bench) -> None:
+    bench.loop.pool = bench.pool
+    bench.pool.queue.append("work")
+    bench.now = 123.0
+    bench.turn()
+    assert bench.pool.log == [("unblock", 123.0)]
+
+
+# -- The end ---------------------------------------------------------
+
+
+def test_stop_aborts_everyone_and_stops_the_pool(bench: Bench) -> None:
+    bench.loop.pool = bench.pool
+    handlers = [bench.handler(str(n)) for n in range(3)]
+    # Also one that does not wait for anything now.
+    bench.loop.unregister(handlers[1].sock)
+    handlers[1].raises = ValueError("broken")
+    log: list[str] = []
+    bench.loop.call_soon(log.append, "before")
+    bench.loop.stop()
+    bench.loop.call_soon(log.append, "behind")
+    bench.loop.run()
+    assert log == ["before", "behind"]
+    assert handlers[0].log == handlers[2].log == ["abort"]
+    assert handlers[1].log == ["abort", handlers[1].raises]
+    assert bench.pool.log == ["stop"]
+    assert bench.loop._wakeup.fileno() == -1
+
+
+def test_what_the_end_makes_runnable_is_still_run(bench: Bench) -> None:
+    bench.loop.pool = bench.pool
+    handler = bench.handler()
+    handler.abort = lambda: bench.loop.ready.append("closed")  # type: ignore[method-assign]
+    bench.end()
+    assert bench.pool.log == [("submit", ["closed"]), "stop"]
+
+
+def test_what_aborting_asks_for_is_done(bench: Bench) -> None:
+    handler = bench.handler()
+    log: list[str] = []
+    handler.abort = lambda: bench.loop.call_soon(log.append, "asked")  # type: ignore[method-assign]
+    bench.end()
+    assert log == ["asked"]
+
+
+def test_the_end_of_a_thread_of_its_own(bench: Bench) -> None:
+    loop = IOLoop("own-io")
+    seen: SimpleQueue[tuple[bool, str, bool]] = SimpleQueue()
+
+    def look() -> None:
+        thread = threading.current_thread()
+        seen.put((loop.in_thread(), thread.name, thread.daemon))
+
+    loop.thread.start()
+    loop.call_soon(look)
+    assert seen.get(timeout=HANG) == (True, "own-io", True)
+    assert not loop.in_thread()
+    # Woken from its wait as well as before it.
+    for _ in range(100):
+        loop.call_soon(look)
+        seen.get(timeout=HANG)
+    loop.stop()
+    loop.thread.join(HANG)
+    assert not loop.thread.is_alive()
+
+
+def test_an_error_of_the_loop_itself_aborts_everyone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = bench.handler()
+
+    def broken(timeout: float | None) -> None:
+        raise OSError("bad selector")
+
+    monkeypatch.setattr(bench.loop._selector, "select", broken)
+    with pytest.raises(OSError, match="bad selector"):
+        bench.loop.run()
+    assert handler.log == ["abort"]
+
+
+def test_abandon(bench: Bench) -> None:
+    handlers = [bench.handler(), bench.handler()]
+    bench.loop.unregister(handlers[0].sock)
+    bench.loop.disown(handlers[1])
+    bench.loop.disown(handlers[1])
+    assert not bench.loop.abandoned
+    bench.loop.abandon()
+    assert bench.loop.abandoned
+    assert handlers[0].log == ["abandon"]
+    assert handlers[1].log == []
+    assert bench.loop._wakeup.fileno() == -1

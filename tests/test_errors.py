@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from syncws import errors
+from syncws.errors import (
+    Close,
+    ConnectError,
+    ConnectionClosed,
+    ConnectTimeout,
+    HandshakeError,
+    HandshakeRejected,
+    InvalidContinuationFrameError,
+    InvalidPayloadError,
+    KeepaliveTimeout,
+    MessageTypeError,
+    PayloadTooBigError,
+    ProtocolError,
+    ReceiveTimeout,
+    SendTimeout,
+    WebSocketError,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "bases"),
+    [
+        (WebSocketError, [Exception]),
+        (ConnectError, [WebSocketError, ConnectionError, OSError]),
+        (ConnectTimeout, [ConnectError, TimeoutError]),
+        (HandshakeError, [ConnectError]),
+        (HandshakeRejected, [ConnectError]),
+        (ConnectionClosed, [WebSocketError]),
+        (ProtocolError, [WebSocketError]),
+        (InvalidContinuationFrameError, [ProtocolError]),
+        (InvalidPayloadError, [ProtocolError]),
+        (PayloadTooBigError, [WebSocketError]),
+        (MessageTypeError, [WebSocketError, TypeError]),
+        (ReceiveTimeout, [WebSocketError, TimeoutError]),
+        (SendTimeout, [WebSocketError, TimeoutError]),
+        (KeepaliveTimeout, [WebSocketError, TimeoutError]),
+    ],
+)
+def test_the_tree(error: type[Exception], bases: list[type[Exception]]) -> None:
+    for base in bases:
+        assert issubclass(error, base)
+    # As drawn at the top of the module, and with a docstring of its own.
+    assert errors.__doc__ is not None
+    assert error.__name__ in errors.__doc__
+    assert error.__doc__
+    assert error.__name__ in errors.__all__
+
+
+def test_a_closed_connection_is_no_connect_error() -> None:
+    assert not issubclass(ConnectionClosed, (ConnectError, OSError))
+    assert not issubclass(ReceiveTimeout, ConnectError)
+
+
+@pytest.mark.parametrize(
+    ("error", "status_code"),
+    [
+        (ProtocolError, 1002),
+        (InvalidContinuationFrameError, 1002),
+        (InvalidPayloadError, 1007),
+        (PayloadTooBigError, 1009),
+        (KeepaliveTimeout, 1011),
+    ],
+)
+def test_status_codes(error: type[WebSocketError], status_code: int) -> None:
+    assert error("x").status_code == status_code  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("close", "text"),
+    [
+        (Close(1000), "1000"),
+        (Close(1001, ""), "1001"),
+        (Close(4000, "because"), "4000 (because)"),
+    ],
+)
+def test_close(close: Close, text: str) -> None:
+    assert str(close) == text
+    code, reason = close
+    assert (code, reason) == (close.code, close.reason)
+
+
+@pytest.mark.parametrize(
+    ("received", "sent", "text"),
+    [
+        (None, None, "no close frame received, none sent"),
+        (Close(1000), None, "received 1000, none sent"),
+        (None, Close(1001, "bye"), "no close frame received, sent 1001 (bye)"),
+        (Close(1005), Close(1005), "received 1005, sent 1005"),
+    ],
+)
+def test_connection_closed(received: Close | None, sent: Close | None, text: str) -> None:
+    error = ConnectionClosed(received, sent)
+    assert error.received == received
+    assert error.sent == sent
+    assert str(error) == f"the connection is closed: {text}"
+
+
+def test_connection_closed_without_arguments() -> None:
+    error = ConnectionClosed()
+    assert (error.received, error.sent) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", ""),
+        (b"  \n", ""),
+        (b"no such path\n", ": no such path"),
+        (b"\xff", ": \ufffd"),
+        (b"x" * 1000, ": " + "x" * 200),
+    ],
+)
+def test_handshake_rejected(body: bytes, text: str) -> None:
+    headers = {"Server": "test"}
+    error = HandshakeRejected(404, headers, body)
+    assert (error.status, error.headers, error.body) == (404, headers, body)
+    assert str(error) == f"the server answered with HTTP status 404, not 101{text}"
+
+
+def test_handshake_rejected_without_a_body() -> None:
+    assert HandshakeRejected(500, {}).body == b""
+
+
+@pytest.mark.parametrize(
+    ("message", "expected", "text"),
+    [
+        (b"abc", "text", "expected a text message, received a binary one of 3 bytes"),
+        ("a€", "binary", "expected a binary message, received a text one of 2 characters"),
+    ],
+)
+def test_message_type_error(message: str | bytes, expected: str, text: str) -> None:
+    error = MessageTypeError(expected, message)
+    assert error.message == message
+    assert text in str(error)
+    assert "receive() takes both" in str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionClosed(Close(1000), Close(1001, "bye")),
+        HandshakeRejected(404, {"Server": "test"}, b"no such path"),
+        MessageTypeError("text", b"abc"),
+        SendTimeout("no room"),
+        PayloadTooBigError("too big"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_can_be_handed_to_another_process(error: WebSocketError) -> None:
+    # As the pools of multiprocessing and test runners do.
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)

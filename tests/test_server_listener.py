@@ -1,0 +1,149 @@
+"""A listener's arguments, and what it does before it starts."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import syncws
+from tests.support import RawPeer, Recorder, ServerRecorder, listening
+
+CONFIG = syncws.ServiceConfig(ping_interval=None)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({}, TypeError, "needs a port, 0 for a free one, or a unix_path"),
+        ({"port": "80"}, TypeError, "port must be an int, not '80'"),
+        ({"port": True}, TypeError, "port must be an int, not True"),
+        ({"port": 80.0}, TypeError, "port must be an int"),
+        ({"port": -1}, ValueError, "port must be between 0 and 65535, not -1"),
+        ({"port": 65_536}, ValueError, "between 0 and 65535, not 65536"),
+        ({"port": 0, "unix_path": "/x"}, ValueError, "not both: 0 and '/x'"),
+        ({"unix_path": 3}, TypeError, "PathLike"),
+        ({"port": 0, "host": None}, TypeError, "host must be a str"),
+        ({"port": 0, "host": b"x"}, TypeError, "host must be a str"),
+        ({"port": 0, "ssl": True}, TypeError, r"ssl must be an ssl\.SSLContext or None, not True"),
+        ({"port": 0, "engine": 3}, TypeError, r"engine must be a syncws\.Engine or None, not 3"),
+        ({"port": 0, "handshake_timeout": "1"}, TypeError, "handshake_timeout"),
+        ({"port": 0, "handshake_timeout": -1}, ValueError, "handshake_timeout"),
+        ({"port": 0, "handshake_timeout": float("inf")}, ValueError, "handshake_timeout"),
+        ({"port": 0, "max_handshake_size": "1"}, TypeError, "max_handshake_size"),
+        ({"port": 0, "max_handshake_size": None}, TypeError, "max_handshake_size"),
+        ({"port": 0, "max_handshake_size": 0}, ValueError, "max_handshake_size"),
+        ({"port": 0, "backlog": "1"}, TypeError, "backlog"),
+        ({"port": 0, "backlog": 0}, ValueError, "backlog"),
+        ({"port": 0, "unknown": 1}, TypeError, "unknown"),
+    ],
+)
+def test_wrong_arguments(options: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        syncws.Listener(**options)
+
+
+def test_what_there_is_before_it_starts(tmp_path: Path) -> None:
+    listener = syncws.Listener(8080)
+    assert listener.port == 8080
+    assert listener.addresses == []
+    assert repr(listener) == "<syncws.Listener 127.0.0.1, not started>"
+    unix = syncws.Listener(unix_path=tmp_path / "socket")
+    assert unix.port is None
+    assert str(tmp_path) in repr(unix)
+    assert not (tmp_path / "socket").exists()
+    listener.stop()
+
+
+def test_a_wrong_service_is_refused_when_it_is_attached() -> None:
+    class Wrong(syncws.Service):
+        def on_txt(self, caller: Any, text: str) -> None: ...
+
+    listener = syncws.Listener(0)
+    with pytest.raises(TypeError, match="did you mean on_text"):
+        listener.attach("/", Wrong())
+    with pytest.raises(TypeError, match="a service is"):
+        listener.attach("/", object())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="slash"):
+        listener.attach("chat", Recorder())
+    listener.attach("/", Recorder())
+    with pytest.raises(ValueError, match="has a service already"):
+        listener.attach("/", Recorder())
+    listener.detach("/")
+    with pytest.raises(ValueError, match="is not attached"):
+        listener.detach("/")
+
+
+@pytest.mark.parametrize("value", ["1", -1, None])
+def test_serve_forever_checks_its_timeout_before_it_listens(value: Any) -> None:
+    listener = syncws.Listener(0)
+    with pytest.raises((TypeError, ValueError), match="timeout"):
+        listener.serve_forever(value)
+    assert listener.addresses == []
+
+
+def test_the_handlers_exception_leaves_the_with_block() -> None:
+    with pytest.raises(KeyError), syncws.Listener(0) as listener:
+        raise KeyError
+    assert listener.addresses == []
+
+
+@pytest.mark.parametrize(
+    ("offer", "chosen"),
+    [
+        ((), None),
+        (("Sec-WebSocket-Protocol: json",), "json"),
+        (("Sec-WebSocket-Protocol: json, xml",), "xml"),  # the service's order counts
+        (("Sec-WebSocket-Protocol: json", "Sec-WebSocket-Protocol: xml"), "xml"),
+        (("Sec-WebSocket-Protocol: JSON, other",), None),
+    ],
+)
+def test_the_subprotocol(offer: tuple[str, ...], chosen: str | None) -> None:
+    service = ServerRecorder(syncws.ServiceConfig(subprotocols=("xml", "json")))
+    with listening(service) as listener, RawPeer.connect(listener, "/", *offer) as peer:
+        assert service.expect("on_open").subprotocol == chosen
+        assert (b"sec-websocket-protocol" in peer.head.lower()) is (chosen is not None)
+
+
+@pytest.mark.parametrize("compression", [True, False])
+def test_compression_is_agreed_on_if_the_service_wants_it(compression: bool) -> None:
+    service = ServerRecorder(syncws.ServiceConfig(compression=compression))
+    offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+    with listening(service) as listener, RawPeer.connect(listener, "/", offer) as peer:
+        service.expect("on_open")
+        assert (b"permessage-deflate" in peer.head) is compression
+
+
+def test_compression_is_not_forced_on_a_client() -> None:
+    service = ServerRecorder(CONFIG)
+    with listening(service) as listener, RawPeer.connect(listener) as peer:
+        caller = service.expect("on_open")
+        assert b"Extensions" not in peer.head
+        caller.send_text("x" * 1000)
+        frame = peer.read()
+        assert (frame.rsv, frame.payload) == (0, b"x" * 1000)
+
+
+def test_a_socket_that_cannot_be_wrapped_is_closed() -> None:
+    class Refusing(ssl.SSLContext):
+        def wrap_socket(self, *args: Any, **options: Any) -> Any:
+            raise ssl.SSLError("no")
+
+    with (
+        listening(Recorder(), ssl=Refusing(ssl.PROTOCOL_TLS_SERVER)) as listener,
+        RawPeer.dial(listener) as peer,
+    ):
+        peer.expect_end()
+
+
+def test_a_client_that_resets_at_once_does_no_harm() -> None:
+    service = ServerRecorder(CONFIG)
+    with listening(service) as listener:
+        for _ in range(20):
+            peer = RawPeer.dial(listener)
+            peer.send_bytes(RawPeer.request())
+            peer.reset()
+        with RawPeer.connect(listener) as peer:
+            peer.round_trip()

@@ -1,0 +1,337 @@
+"""A connection before its upgrade, without a socket."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from syncws.engine.loop import READ, WRITE
+from syncws.protocol.http import Request
+from syncws.protocol.server_handshake import Refusal
+from syncws.server.opening import Opening
+from tests.support import RawPeer
+
+REQUEST = RawPeer.request("/path?query")
+
+
+class FakeTimer:
+    def __init__(self, when: float, call: Callable[[], None]) -> None:
+        self.when = when
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        self.call = None
+
+
+class FakeLoop:
+    """What an opening sees of a loop."""
+
+    def __init__(self) -> None:
+        self.masks: dict[Any, int] = {}
+        self.timers: list[FakeTimer] = []
+        self.owned: set[Any] = set()
+
+    def clock(self) -> float:
+        return 100.0
+
+    def register(self, sock: Any, mask: int, handler: Any) -> None:
+        assert sock not in self.masks
+        self.masks[sock] = mask
+
+    def modify(self, sock: Any, mask: int, handler: Any) -> None:
+        assert sock in self.masks
+        self.masks[sock] = mask
+
+    def unregister(self, sock: Any) -> None:
+        del self.masks[sock]
+
+    def call_at(self, when: float, call: Callable[[], None], owner: Any) -> FakeTimer:
+        self.timers.append(FakeTimer(when, call))
+        return self.timers[-1]
+
+    def own(self, handler: Any) -> None:
+        self.owned.add(handler)
+
+    def disown(self, handler: Any) -> None:
+        self.owned.discard(handler)
+
+    def due(self) -> list[FakeTimer]:
+        return [timer for timer in self.timers if timer.call is not None]
+
+
+class FakeTransport:
+    """A transport that follows a script.
+
+    `handshakes` has what each step of TLS wants, `incoming` what each read
+    returns, and `room` how many bytes each write takes.
+    """
+
+    secure = False
+
+    def __init__(self) -> None:
+        self.sock = object()
+        self.handshakes: list[str | Exception] = []
+        self.incoming: list[bytes | Exception | None] = []
+        self.room: list[int] = []
+        self.written = b""
+        self.wants_read = self.wants_write = False
+        self.shut = self.closed = self.abandoned = 0
+
+    def handshake(self) -> bool:
+        self.wants_read = self.wants_write = False
+        if not self.handshakes:
+            return True
+        step = self.handshakes.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        setattr(self, f"wants_{step}", True)
+        return False
+
+    def receive(self, size: int) -> bytes | None:
+        if not self.incoming:
+            return None
+        data = self.incoming.pop(0)
+        if isinstance(data, Exception):
+            raise data
+        return data
+
+    def send(self, data: bytes) -> int:
+        size = min(len(data), self.room.pop(0)) if self.room else len(data)
+        self.written += data[:size]
+        return size
+
+    def shutdown_write(self) -> None:
+        self.shut += 1
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def abandon(self) -> None:
+        self.abandoned += 1
+
+
+class Scene:
+    """An opening with everything around it."""
+
+    def __init__(self, deadline: float | None = 110.0, refusal: Refusal | None = None) -> None:
+        self.loop = FakeLoop()
+        self.transport = FakeTransport()
+        self.refusal = refusal
+        self.requests: list[tuple[Request, bytes]] = []
+        self.ended: list[Opening] = []
+        self.taken: Any = None
+        self.opening = Opening(
+            self.loop,  # type: ignore[arg-type]
+            self.transport,  # type: ignore[arg-type]
+            deadline=deadline,
+            max_size=1000,
+            decide=self.decide,
+            on_end=self.ended.append,
+        )
+
+    def decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
+        self.requests.append((request, rest))
+        if self.refusal is None:
+            self.taken = opening.take()
+        return self.refusal
+
+    def feed(self, *incoming: bytes | Exception | None) -> None:
+        """Let each of these come in a round of its own."""
+        for data in incoming:
+            self.transport.incoming.append(data)
+            self.opening.on_ready(READ)
+
+    @property
+    def mask(self) -> int | None:
+        return self.loop.masks.get(self.transport.sock)
+
+    def upgraded(self) -> bool:
+        """Whether the socket was given up, in good order."""
+        assert self.loop.masks == {}
+        assert self.loop.due() == []
+        assert self.loop.owned == set()
+        assert self.ended == [self.opening]
+        return self.taken is self.transport and not self.transport.closed
+
+    def gone(self) -> bool:
+        """Whether the socket was closed, in good order."""
+        assert self.loop.masks == {}
+        assert self.loop.due() == []
+        assert self.loop.owned == set()
+        assert self.ended == [self.opening]
+        return self.transport.closed == 1
+
+
+@pytest.mark.parametrize("cut", [1, 7, len(REQUEST)])
+def test_a_request_however_it_is_cut(cut: int) -> None:
+    scene = Scene()
+    assert scene.mask == READ
+    scene.feed(*(REQUEST[pos : pos + cut] for pos in range(0, len(REQUEST), cut)))
+    ((request, rest),) = scene.requests
+    assert (request.path, request.query_string, rest) == ("/path", "query", b"")
+    assert scene.upgraded()
+
+
+def test_bytes_behind_the_request_are_handed_on() -> None:
+    scene = Scene()
+    scene.feed(REQUEST + b"first frames")
+    assert scene.requests[0][1] == b"first frames"
+    assert scene.upgraded()
+
+
+def test_tls_before_the_request() -> None:
+    scene = Scene()
+    scene.transport.handshakes = ["read", "write", "read"]
+    for mask in (READ, WRITE, READ):
+        scene.opening.on_ready(READ)
+        assert scene.mask == mask
+    scene.feed(REQUEST)
+    assert scene.upgraded()
+
+
+def test_a_spurious_wakeup() -> None:
+    scene = Scene()
+    scene.feed(None, REQUEST[:10], None, REQUEST[10:])
+    assert scene.upgraded()
+
+
+@pytest.mark.parametrize("end", [b"", OSError(errno.ECONNRESET, "reset")])
+@pytest.mark.parametrize("before", [b"", REQUEST[:10]])
+def test_a_client_that_goes_away(before: bytes, end: bytes | Exception) -> None:
+    scene = Scene()
+    scene.feed(*((before, end) if before else (end,)))
+    assert scene.requests == []
+    assert scene.gone()
+
+
+def test_tls_that_fails() -> None:
+    scene = Scene()
+    scene.transport.handshakes = [OSError("no TLS")]
+    scene.opening.on_ready(READ)
+    assert scene.gone()
+
+
+def test_the_deadline() -> None:
+    scene = Scene()
+    scene.feed(REQUEST[:10])
+    (timer,) = scene.loop.due()
+    assert timer.when == 110.0
+    assert timer.call is not None
+    timer.call()
+    timer.cancel()
+    assert scene.gone()
+
+
+def test_no_deadline() -> None:
+    scene = Scene(deadline=None)
+    assert scene.loop.timers == []
+    scene.feed(REQUEST)
+    assert scene.upgraded()
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 1000, 431),
+        (b"GET / HTTP/1.1\nHost: x\n\n", 400),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /#fragment HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ],
+)
+def test_a_bad_head_is_refused(data: bytes, status: int) -> None:
+    scene = Scene()
+    scene.feed(data)
+    assert scene.transport.written.startswith(b"HTTP/1.1 %d " % status)
+    assert scene.requests == []
+    assert scene.transport.shut == 1
+    scene.feed(b"more", None, b"")
+    assert scene.gone()
+
+
+def test_a_refusal_is_written_in_pieces_and_the_client_goes_first() -> None:
+    scene = Scene(refusal=Refusal(418, "I am a teapot."))
+    scene.transport.room = [5, 0, 7]
+    scene.feed(REQUEST)
+    assert scene.mask == WRITE
+    for _ in range(2):
+        assert scene.transport.shut == 0
+        scene.opening.on_ready(WRITE)
+    scene.opening.on_ready(WRITE)
+    assert scene.transport.shut == 1
+    assert scene.mask == READ
+    assert scene.transport.written.startswith(b"HTTP/1.1 418 ")
+    assert scene.transport.written.endswith(b"\r\n\r\nI am a teapot.\n")
+    assert scene.ended == []
+    scene.feed(b"ignored", b"")
+    assert scene.gone()
+
+
+def test_a_refused_head_request_gets_no_body() -> None:
+    scene = Scene(refusal=Refusal(418, "I am a teapot."))
+    scene.feed(REQUEST.replace(b"GET", b"HEAD"))
+    assert scene.transport.written.endswith(b"\r\n\r\n")
+
+
+def test_a_refused_client_that_stays_is_dropped() -> None:
+    scene = Scene(refusal=Refusal(418, "I am a teapot."))
+    scene.feed(REQUEST, b"more", b"and more")
+    (timer,) = scene.loop.due()  # in place of the first
+    assert timer.when == 102.0
+    assert timer.call is not None
+    timer.call()
+    timer.cancel()
+    assert scene.gone()
+
+
+def test_a_refused_client_is_dropped_though_there_was_no_deadline() -> None:
+    scene = Scene(deadline=None, refusal=Refusal(418, "I am a teapot."))
+    scene.feed(REQUEST)
+    (timer,) = scene.loop.due()
+    assert timer.when == 102.0
+
+
+def test_writing_a_refusal_fails() -> None:
+    class Broken(FakeTransport):
+        def send(self, data: bytes) -> int:
+            raise BrokenPipeError
+
+    scene = Scene(refusal=Refusal(418, "I am a teapot."))
+    scene.transport.__class__ = Broken
+    scene.feed(REQUEST)
+    assert scene.gone()
+
+
+def test_abort_and_errors_close_once() -> None:
+    scene = Scene()
+    scene.opening.abort()
+    scene.opening.abort()
+    scene.opening.on_loop_error(ValueError())
+    assert scene.gone()
+
+
+def test_an_error_of_ours_closes() -> None:
+    scene = Scene()
+    scene.opening.on_loop_error(ValueError())
+    assert scene.gone()
+
+
+def test_in_a_forked_child_only_the_descriptor_goes() -> None:
+    scene = Scene()
+    scene.opening.abandon()
+    assert scene.transport.abandoned == 1
+    assert scene.transport.closed == 0
+    scene.opening.abort()
+    assert scene.transport.closed == 0
+
+
+def test_what_happens_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "syncws.server")
+    scene = Scene(refusal=Refusal(418, "I am a teapot."))
+    scene.feed(REQUEST, OSError("lost"))
+    assert caplog.messages == [
+        "refused /path?query with 418: I am a teapot.",
+        "a client was lost during waiting for the client to go: lost",
+    ]
