@@ -346,6 +346,20 @@ class RawPeer:
         """Send text messages in one write."""
         self.send_bytes(b"".join(frame(TEXT, t.encode(), masked=self._client) for t in texts))
 
+    def drip(self, data: bytes, interval: float) -> bool:
+        """Send a byte at a time; return whether the other end hung up before the last."""
+        try:
+            for byte in data:
+                self.sock.settimeout(HANG)
+                self.send_bytes(bytes([byte]))
+                self.sock.settimeout(interval)
+                with contextlib.suppress(TimeoutError):
+                    if not self.sock.recv(65_536):
+                        return True
+        except ConnectionError:
+            return True
+        return False
+
     def close_frame(self, code: int = 1000, reason: str = "") -> None:
         """Send a close frame."""
         self.send(CLOSE, close_payload(code, reason))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import queue
 import re
-import threading
 import time
 from typing import Any
 
 import pytest
 
 import syncws
+from tests.conftest import Leaks
 from tests.support import (
     BINARY,
     HANG,
@@ -293,16 +293,16 @@ def test_the_with_block_closes() -> None:
         service.expect("on_close", 1000, "")
 
 
-def test_threads_are_gone_when_the_last_client_has_closed() -> None:
-    before = set(threading.enumerate())
+def test_a_client_takes_one_thread_which_goes_with_it() -> None:
+    leaks = Leaks()
     with open_pair() as (client, peer):
-        assert {thread.name for thread in set(threading.enumerate()) - before} == {"syncws-io"}
+        assert [line for line in leaks.left() if "thread" in line] == ["thread syncws-io"]
         closing = Task(client.close)
         peer.expect_close(1000)
         peer.close_frame(1000)
         peer.abort()
         closing.result()
-        assert set(threading.enumerate()) - before == set()
+    assert leaks.wait(HANG) == []
 
 
 def test_a_callback_may_open_another_client() -> None:
@@ -335,20 +335,19 @@ def test_a_failed_constructor_leaves_nothing_running() -> None:
 
 
 def test_latency_is_measured_by_keepalive_pings() -> None:
-    service = ServerRecorder()
-    with listening(service) as listener:
-        url = f"ws://127.0.0.1:{listener.port}/"
-        with syncws.Client(url, ping_interval=0.01) as client:
-            assert client.latency is None or client.latency > 0
-            caller = service.expect("on_open")
-            for number in range(100):
-                caller.send_text(str(number))
-                client.receive(timeout=HANG)
-                if client.latency is not None:
-                    break
-                threading.Event().wait(0.01)
-            assert client.latency is not None
-            assert 0 < client.latency < HANG
+    class Ponging(syncws.Service):
+        def on_ping(self, caller: syncws.Caller, data: bytes) -> None:
+            caller.pong(data)
+            caller.send_text("answered")
+
+    with (
+        listening(Ponging()) as listener,
+        syncws.Client(f"ws://127.0.0.1:{listener.port}/", ping_interval=0.02) as client,
+    ):
+        assert client.receive(timeout=HANG) == "answered"
+        latency = client.latency
+        assert latency is not None
+        assert 0 < latency < HANG
 
 
 def test_a_connection_lost_right_behind_the_handshake_is_a_connect_error(

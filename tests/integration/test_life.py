@@ -781,9 +781,10 @@ def test_messages_in_either_direction_put_idleness_off(role: str, direction: str
     with end_of(role, service, idle_timeout=period) as peer:
         peer.text("hello")
         endpoint = service.expect("on_text", "hello")
-        pause = threading.Event()
+        times = []
         for _ in range(20):
-            pause.wait(period / 10)
+            with suppress(queue.Empty):
+                times.append(idle.get(timeout=period / 10))
             before = time.monotonic()
             if direction == "in":
                 peer.text("more")
@@ -792,9 +793,7 @@ def test_messages_in_either_direction_put_idleness_off(role: str, direction: str
                 endpoint.send_binary(b"more")
                 peer.expect(BINARY, b"more")
             activities.append((before, time.monotonic()))
-        times = [idle.get(timeout=HANG)]
-        while not idle.empty():
-            times.append(idle.get())
+        times.append(idle.get(timeout=HANG))
     # It comes, however slow this machine is, but never within a period of a message.
     for when in times:
         assert all(when - before > 0.9 * period for before, after in activities if after <= when)
@@ -824,15 +823,20 @@ def test_pings_do_not_count_as_messages(role: str) -> None:
 def test_a_running_callback_is_not_idle() -> None:
     class Working(Idle):
         def on_text(self, caller: Any, text: str) -> None:
-            threading.Event().wait(0.1)
-            self.record("done", caller)
+            gate.block()
+            self.record("on_text returns", caller)
 
     service = Working()
-    with end_of("server", service, idle_timeout=0.03) as peer:
+    with end_of("server", service, idle_timeout=0.02) as peer, Gate() as gate:
+        service.expect("on_idle_timeout")
         peer.text("work")
-        names = [service.next().name for _ in range(2)]
-        assert names in (["done", "on_idle_timeout"], ["on_idle_timeout", "done"])
-        assert names[0] == "done" or service.next().name == "on_idle_timeout"
+        gate.reached()
+        while not service.calls.empty():
+            service.expect("on_idle_timeout")  # from before
+        service.quiet()
+        gate.open()
+        service.expect("on_text returns")  # none came meanwhile
+        service.expect("on_idle_timeout")
 
 
 # -- close -------------------------------------------------------------------

@@ -267,11 +267,7 @@ def test_a_silent_client_is_dropped_and_others_are_accepted_meanwhile() -> None:
 def test_a_client_that_sends_a_byte_at_a_time_is_dropped() -> None:
     with listening(Recorder(), handshake_timeout=0.2) as listener, RawPeer.dial(listener) as slow:
         began = time.monotonic()
-        pause = threading.Event()
-        with pytest.raises(ConnectionError):
-            for byte in RawPeer.request("/", "X-Long: " + "x" * 8000):
-                slow.send_bytes(bytes([byte]))
-                pause.wait(0.005)
+        assert slow.drip(RawPeer.request("/", "X-Long: " + "x" * 8000), 0.005)
         assert 0.1 < time.monotonic() - began < HANG / 2
 
 
@@ -314,7 +310,6 @@ def test_a_refused_client_that_stays_is_dropped(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(ConnectionError):
             while True:
                 peer.send_bytes(b"x")
-                threading.Event().wait(0.01)
 
 
 # -- The closing handshake ---------------------------------------------------

@@ -725,7 +725,11 @@ with listener:
               count("client-io"), count("client-worker") <= 8)
     for client in clients: client.close(timeout=0)
     for client in clients: client.close()
-print(before == (threading.active_count(), len(os.listdir("/proc/self/fd"))))
+for _ in range(1000):
+    left = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    if left == before: break
+    threading.Event().wait(0.01)
+print(left == before)
 """
 
 
@@ -810,8 +814,8 @@ class Echo(syncws.Service):
 listener = syncws.Listener(0)
 listener.attach("/", Echo())
 listener.start()
-print(listener.port)
 resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+print(listener.port)
 input()
 listener.stop()
 print("spins" if counter.count > 100 else "stopped")
