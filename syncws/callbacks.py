@@ -30,6 +30,17 @@ _CALLBACKS: dict[str, tuple[tuple[str, ...], int]] = {
 }
 _STREAMED = ("on_text", "on_binary")
 
+# What the callbacks are called elsewhere.
+_ALIASES = {
+    "on_connect": "on_open",
+    "on_connection": "on_open",
+    "on_data": "on_binary",
+    "on_disconnect": "on_close",
+    "on_message": "on_text",
+    "on_receive": "on_text",
+    "on_timeout": "on_idle_timeout",
+}
+
 
 class ServiceSpec:
     """A service that was looked at once: which callbacks it has and how they are called.
@@ -80,7 +91,8 @@ class ServiceSpec:
 def _check_names(service: object, cls: type) -> None:
     for name in dir(service):
         if name.startswith("on_") and name not in _CALLBACKS:
-            near = [callback for callback in _CALLBACKS if callback.startswith(name)]
+            near = [_ALIASES[name]] if name in _ALIASES else []
+            near += [callback for callback in _CALLBACKS if callback.startswith(name)]
             near += difflib.get_close_matches(name, _CALLBACKS, 1, 0.5)
             raise TypeError(
                 f"{cls.__name__}.{name} is no callback"

@@ -83,6 +83,9 @@ def test_a_clients_service_need_not_have_a_config_for_listeners() -> None:
     ("name", "meant"),
     [
         ("on_txt", "on_text"),
+        ("on_message", "on_text"),
+        ("on_connect", "on_open"),
+        ("on_disconnect", "on_close"),
         ("on_test", "on_text"),
         ("on_idle", "on_idle_timeout"),
         ("on_closed", "on_close"),

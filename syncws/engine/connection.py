@@ -460,7 +460,6 @@ class Connection:
             # Under the lock: no sender may be about to use the descriptor.
             self._transport.close()
             self._out.clear()
-            self._notify()
         self._loop.disown(self)
         if self._timer is not None:
             self._timer.cancel()
@@ -469,6 +468,8 @@ class Connection:
         self._inbox.put(Event(CLOSED, self.received or _NO_CLOSE))
         if self._on_end is not None:
             self._on_end(self)
+        with self._lock:
+            self._notify()
 
     def abort(self) -> None:
         """End now, without a closing handshake."""

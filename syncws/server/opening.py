@@ -141,8 +141,7 @@ class Opening:
         self._phase = _Phase.REFUSING
         self._restart_timer()
         self._write()
-        if self._phase is not _Phase.DONE:
-            self._update_interest()
+        self._update_interest()
 
     def _write(self) -> None:
         self._out = self._out[self.transport.send(self._out) :]
