@@ -112,7 +112,7 @@ class Endpoint:
 
         RFC 6455 section 5.5.2.
         """
-        self._connection.send_control(PING, _control_data("ping", data))
+        self._connection.send(PING, _control_data("ping", data))
 
     def pong(self, data: bytes = b"") -> None:
         """Send a pong.
@@ -125,7 +125,7 @@ class Endpoint:
 
         RFC 6455 section 5.5.3.
         """
-        self._connection.send_control(PONG, _control_data("pong", data))
+        self._connection.send(PONG, _control_data("pong", data))
 
     def close(
         self, status_code: int = 1000, reason: str = "", timeout: float | None = 10.0

@@ -372,8 +372,8 @@ def test_messages_both_ways(make: MakeBench, client: bool) -> None:
     bench = make(client=client)
     bench.connection.send(TEXT, b"one")
     bench.connection.send(BINARY, b"two", final=False)
-    bench.connection.send_control(PING, b"p")
-    bench.connection.send_control(PONG, b"q")
+    bench.connection.send(PING, b"p")
+    bench.connection.send(PONG, b"q")
     bench.connection.send(BINARY, b"three")
     assert bench.peer_gets() == [
         Event(TEXT, "one"),
@@ -496,7 +496,7 @@ def test_send_timeout_and_nothing_of_the_message_is_on_the_wire(make: MakeBench,
         if what == "message":
             bench.connection.send(TEXT, b"never", final=False)
         else:
-            bench.connection.send_control(PING if what == "ping" else PONG, b"never")
+            bench.connection.send(PING if what == "ping" else PONG, b"never")
     assert f"{before} bytes" in str(caught.value)
     assert "no room for 0 s" in str(caught.value)
     assert isinstance(caught.value, TimeoutError)
@@ -690,7 +690,7 @@ def test_we_close(make: MakeBench, client: bool) -> None:
     assert bench.peer_gets() == [Event(CLOSE, Close(1001, "bye"))]
     for call in (
         lambda: connection.send(TEXT, b"late"),
-        lambda: connection.send_control(PING, b"late"),
+        lambda: connection.send(PING, b"late"),
     ):
         with pytest.raises(ConnectionClosed) as caught:
             call()
@@ -892,7 +892,7 @@ def test_who_has_the_last_messages_may_answer_them(make: MakeBench, client: bool
     assert bench.inbox.events == [Event(TEXT, "last"), Event(CLOSE, Close(1000))]
     assert bench.connection.sending
     bench.connection.send(TEXT, b"answer")
-    bench.connection.send_control(PONG, b"pong")
+    bench.connection.send(PONG, b"pong")
     bench.advance(0.4)
     bench.inbox.on_last()
     bench.inbox.on_last()
@@ -1112,7 +1112,7 @@ def test_a_direct_write_fails(make: MakeBench) -> None:
         bench.connection.send(TEXT, b"lost")
     assert caught.value.__cause__ is bench.transport.send_error
     with pytest.raises(ConnectionClosed):
-        bench.connection.send_control(PING, b"lost")
+        bench.connection.send(PING, b"lost")
     bench.turn()
     assert bench.connection.state is State.CLOSED
     assert bench.inbox.events == [
@@ -1127,7 +1127,7 @@ def test_a_control_frame_that_cannot_be_written(make: MakeBench) -> None:
     bench = make()
     bench.transport.send_error = BrokenPipeError("gone")
     with pytest.raises(ConnectionClosed):
-        bench.connection.send_control(PONG, b"lost")
+        bench.connection.send(PONG, b"lost")
     bench.turn()
     assert bench.inbox.events == [Event(CLOSED, Close(1006))]
 
@@ -1273,7 +1273,7 @@ def test_pings_and_pongs_are_idleness(make: MakeBench, what: str) -> None:
     bench = make(idle_timeout=10.0, idle_event=True)
     bench.advance(6.0)
     bench.peer_sends(bench.encoder.ping(b"") if what == "ping" else bench.encoder.pong(b""))
-    bench.connection.send_control(PING, b"")
+    bench.connection.send(PING, b"")
     bench.advance(4.0)
     assert IDLE in bench.opcodes()
 

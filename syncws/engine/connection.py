@@ -523,31 +523,22 @@ class Connection:
         return error
 
     def send(self, opcode: int, payload: bytes, final: bool = True) -> None:
-        """Send a message or a fragment of one; see `Endpoint.send_text`."""
+        """Send a message, a fragment of one, a ping or a pong; see `Endpoint.send_text`."""
+        data = opcode <= BINARY
         watch = self._watch
-        if watch.idle_timeout is not None:
+        if data and watch.idle_timeout is not None:
             watch.last_message = self._loop.clock()
         with self._lock:
             if self._state is not _OPEN and self._state is not _ANSWERING:
                 raise self.closed_error()
             if self._out.size > self._high:
                 self._wait_for_room()
-            queued = self._write(self._encoder.message(opcode, payload, final))
-            failed = self._write_error is not None
-        if queued:
-            self._loop.flush_soon(self)
-        if failed:
-            raise self.closed_error()
-
-    def send_control(self, opcode: int, payload: bytes) -> None:
-        """Send a ping or a pong."""
-        with self._lock:
-            if self._state is not _OPEN and self._state is not _ANSWERING:
-                raise self.closed_error()
-            if self._out.size > self._high:
-                self._wait_for_room()
-            encode = self._encoder.ping if opcode == PING else self._encoder.pong
-            queued = self._write(encode(payload))
+            encoder = self._encoder
+            if data:
+                frame = encoder.message(opcode, payload, final)
+            else:
+                frame = encoder.ping(payload) if opcode == PING else encoder.pong(payload)
+            queued = self._write(frame)
             failed = self._write_error is not None
         if queued:
             self._loop.flush_soon(self)
