@@ -529,7 +529,7 @@ def test_a_sender_waits_until_three_quarters_have_gone(
     if what == "message":
         sender = Background(bench.connection.send, TEXT, b"waited")
     else:
-        sender = Background(bench.connection.send_control, PING, b"waited")
+        sender = Background(bench.connection.send, PING, b"waited")
     condition.waiting.get(timeout=HANG)
     # One byte over a quarter: nobody is woken.
     bench.transport.room = bench.connection.buffered_amount - 251
@@ -554,7 +554,7 @@ def test_a_waiting_sender_is_woken_by_the_end(make: MakeBench, what: str, how: s
     if what == "message":
         sender = Background(bench.connection.send, TEXT, b"never")
     else:
-        sender = Background(bench.connection.send_control, PING, b"never")
+        sender = Background(bench.connection.send, PING, b"never")
     condition.waiting.get(timeout=HANG)
     if how == "close":
         bench.connection.start_close(Close(1000), 10.0)
