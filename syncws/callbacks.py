@@ -12,6 +12,8 @@ from .config import ServiceConfig
 from .endpoint import Endpoint
 from .engine.connection import Connection
 from .engine.dispatch import CLOSED, IDLE, OPENED
+from .errors import Close, ConnectionClosed
+from .logs import log_safely
 from .protocol.codec import BINARY, ERROR, PING, PONG, TEXT, Event
 from .service import Service
 
@@ -55,7 +57,7 @@ class ServiceSpec:
             parameters.
     """
 
-    __slots__ = ("has", "service", "stream_binary", "stream_text")
+    __slots__ = ("config", "has", "service", "stream_binary", "stream_text")
 
     def __init__(self, service: Service | type[Service], *, client: bool) -> None:
         cls = service if isinstance(service, type) else type(service)
@@ -64,9 +66,10 @@ class ServiceSpec:
                 f"a service is an instance or a subclass of syncws.Service, not {service!r}"
             )
         self.service = service
-        if not isinstance(service.config, ServiceConfig):
+        self.config = service.config
+        if not isinstance(self.config, ServiceConfig):
             raise TypeError(
-                f"{cls.__name__}.config must be a syncws.ServiceConfig, not {service.config!r}"
+                f"{cls.__name__}.config must be a syncws.ServiceConfig, not {self.config!r}"
             )
         _check_names(service, cls)
         self.has = frozenset(name for name in _CALLBACKS if hasattr(service, name))
@@ -153,6 +156,8 @@ class Runner:
         - Once this end has closed, only on_error and on_close are called.
         - A callback that raises is logged once, and the connection is closed
           with 1011; on_error and on_close still come.
+        - ConnectionClosed out of a callback whose own connection has ended is
+          no such failure.
         - on_error is called once at the most, with what failed first.
 
     Args:
@@ -233,8 +238,16 @@ class Runner:
         return self._calls
 
     def _raised(self, opcode: int, error: BaseException) -> None:
-        self._log.error("%s: a callback raised", self._where, exc_info=error)
-        self._connection.fail(error, "internal error")
+        connection = self._connection
+        if isinstance(error, ConnectionClosed) and not connection.sending:
+            # It sent on a connection that ended meanwhile: an everyday event.
+            log_safely(
+                self._log, logging.INFO, "%s: a callback was cut short: %s", self._where, error
+            )
+            connection.fail(error, Close(1011))
+            return
+        log_safely(self._log, logging.ERROR, "%s: a callback raised", self._where, error=error)
+        connection.fail(error, Close(1011, "internal error"))
         # on_close comes last, and on_error does not hear of itself.
         if opcode not in (ERROR, CLOSED):
             self(Event(ERROR, error))

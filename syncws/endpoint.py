@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from typing import Any
@@ -11,7 +12,7 @@ from .errors import Close
 from .protocol.codec import BINARY, PING, PONG, TEXT
 from .timing import check_timeout
 
-__all__ = ["Address", "Endpoint", "peer_addresses"]
+__all__ = ["Address", "Endpoint", "address_of", "peer_addresses"]
 
 #: (host, port), or the path of a Unix-domain socket, "" if it has none.
 Address = tuple[str, int] | str
@@ -46,8 +47,8 @@ class Endpoint:
         self._secure = connection.transport.secure
         self._subprotocol = subprotocol
         self._local_address, self._remote_address = addresses
-        self._attributes: dict[str, Any] | None = None
-        self._id: str | None = None
+        self._attributes: dict[str, Any] = {}
+        self._id = secrets.token_hex(8)
 
     def __repr__(self) -> str:
         state = self._connection.state.name.lower()
@@ -168,15 +169,11 @@ class Endpoint:
     @property
     def id(self) -> str:
         """An identifier of this connection, unlike every other's."""
-        if self._id is None:
-            self._id = secrets.token_hex(8)
         return self._id
 
     @property
     def attributes(self) -> dict[str, Any]:
         """What you want to keep with this connection."""
-        if self._attributes is None:
-            self._attributes = {}
         return self._attributes
 
     @property
@@ -217,11 +214,14 @@ class Endpoint:
 
 def peer_addresses(sock: socket.socket) -> tuple[Address, Address]:
     """Return the local and the remote address of a connected socket."""
-    return _address(sock.getsockname()), _address(sock.getpeername())
+    return address_of(sock.getsockname()), address_of(sock.getpeername())
 
 
-def _address(raw: Any) -> Address:
-    return (raw[0], raw[1]) if isinstance(raw, tuple) else str(raw)
+def address_of(raw: Any) -> Address:
+    """Return what getsockname() or getpeername() gave as we show it."""
+    if isinstance(raw, tuple):
+        return raw[0], raw[1]
+    return os.fsdecode(raw)  # an abstract Unix-domain address is bytes
 
 
 def _kind(value: object) -> str:

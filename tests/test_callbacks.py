@@ -10,6 +10,7 @@ import pytest
 import syncws
 from syncws.callbacks import Runner, ServiceSpec
 from syncws.engine.dispatch import CLOSED, IDLE, OPENED
+from syncws.errors import Close
 from syncws.protocol.codec import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
 
 LOG = logging.getLogger("syncws.tests")
@@ -167,7 +168,7 @@ def test_a_callback_that_raises(
     if event.opcode != OPENED:
         runner(event)  # closed here: not delivered
     runner(ENDED)
-    assert connection.failures == [(error, "internal error")]
+    assert connection.failures == [(error, Close(1011, "internal error"))]
     assert [call[0] for call in service.calls] == [name, "on_error", "on_close"]
     assert service.calls[1][2] is error
     (record,) = caplog.records
@@ -188,7 +189,7 @@ def test_an_on_error_that_raises_is_not_called_with_its_own_error(
     runner(ENDED)
     assert [call[0] for call in service.calls] == ["on_error", "on_close"]
     assert len(caplog.records) == 1
-    assert connection.failures == [(BOOM, "internal error")]
+    assert connection.failures == [(BOOM, Close(1011, "internal error"))]
 
 
 def test_an_on_error_that_raises_behind_another_callback_is_logged(
@@ -236,5 +237,5 @@ def test_a_class_that_cannot_be_made_fails_the_connection(caplog: pytest.LogCapt
     runner, connection = runner_of(Unmade)
     for event in (Event(OPENED, None), Event(TEXT, "x"), ENDED):
         runner(event)
-    assert connection.failures == [(BOOM, "internal error")]
+    assert connection.failures == [(BOOM, Close(1011, "internal error"))]
     assert len(caplog.records) == 1

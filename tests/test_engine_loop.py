@@ -23,6 +23,7 @@ class Pool:
 
     def __init__(self) -> None:
         self.queue: deque[Any] = deque()
+        self.patience = STALL
         self.log: list[Any] = []
 
     def submit(self, work: list[Any]) -> None:

@@ -42,6 +42,9 @@ class FakeLoop:
     def call_at(self, when: float, call: Callable[[], None], owner: Any) -> None:
         self.timers.append((when, call))
 
+    def call_in_worker(self, call: Callable[..., None], *args: Any) -> None:
+        call(*args)
+
     def own(self, handler: Any) -> None:
         self.owned.add(handler)
 

@@ -37,6 +37,9 @@ class FakeLoop:
     def clock(self) -> float:
         return 100.0
 
+    def call_in_worker(self, call: Callable[..., None], *args: Any) -> None:
+        call(*args)
+
     def register(self, sock: Any, mask: int, handler: Any) -> None:
         assert sock not in self.masks
         self.masks[sock] = mask

@@ -113,6 +113,10 @@ class Client(Endpoint):
         uri = parse_uri(url)
         if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
             raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
+        if ssl is not None and ssl.protocol is ssl_module.PROTOCOL_TLS_SERVER:
+            raise ValueError(
+                "ssl is a server's context: make a client's with ssl.create_default_context()"
+            )
         if ssl is not None and not uri.secure:
             raise ValueError("ssl is given but the URL begins with ws://; write wss:// for TLS")
         if engine is not None and not isinstance(engine, Engine):
@@ -165,7 +169,8 @@ class Client(Endpoint):
         super().__init__(connection, self._response.subprotocol, addresses)
         if runner is not None:
             runner.bind(self, connection)
-        loop.call_soon(connection.start, b"", self._response.rest, ready_on_connect, False)
+        rest = self._response.rest
+        loop.call_soon(connection.start, b"", rest, ready_on_connect, False, owner=connection)
 
     @property
     def url(self) -> str:

@@ -18,12 +18,13 @@ from ..errors import (
     Close,
     ConnectionClosed,
     KeepaliveTimeout,
+    PayloadTooBigError,
+    ProtocolError,
     SendTimeout,
-    WebSocketError,
 )
 from ..protocol.codec import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Decoder, Encoder, Event
 from ..timing import Deadline
-from .dispatch import CLOSED, IDLE, OPENED, Inbox
+from .dispatch import CLOSED, IDLE, OPENED, Inbox, nothing
 from .loop import READ, WRITE, IOLoop
 from .outbuf import OutBuffer
 from .state import MOVES, State
@@ -74,12 +75,14 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
+        "_answer",
         "_auto_pong",
         "_client",
         "_condition",
         "_config",
         "_decoder",
         "_encoder",
+        "_encoding",
         "_flushing",
         "_high",
         "_idle_event",
@@ -120,7 +123,6 @@ class Connection:
         on_end: Callable[[Connection], None] | None = None,
     ) -> None:
         self._loop = loop
-        loop.own(self)
         # Only whether it is empty matters here.
         self._run_queue: Sized = loop.pool.queue if loop.pool is not None else ()
         self._client = client
@@ -129,34 +131,42 @@ class Connection:
         self._auto_pong = auto_pong
         self._idle_event = idle_event
         self._on_end = on_end
-        inbox.on_room = self.ask_to_read
+        inbox.on_room = self._ask_to_resume
         inbox.on_last = self.conclude
 
         # Owned by the I/O thread.
         self._decoder = decoder
         self._mask = 0  # what the selector waits for; 0: not registered
         self._reading = False
-        self._rest = b""  # bytes that came before reading began
+        # Bytes that came before reading began; None once it has.
+        self._rest: bytes | None = b""
         self._timer: Timer | None = None
         self._watch = Watch(config, loop.clock())
 
-        # Guarded by _lock. Encoding and queueing are one step: deflate output
-        # is only valid on the wire in the order it was produced.
+        # Held by whoever sends a message, from encoding to queueing: deflate
+        # output is only valid on the wire in the order it was produced. Taken
+        # before _lock, and never in the I/O thread, which must not wait while
+        # a big message is compressed.
+        self._encoding = threading.Lock()
+        self._encoder = encoder
+
+        # Guarded by _lock.
         self._lock = threading.Lock()
         self._condition: threading.Condition | None = None  # made by the first who waits
         self._state = State.OPEN
         self._transport = transport
-        self._encoder = encoder
         self._out = OutBuffer()
         self._high = config.send_buffer_size  # bytes above which senders wait
         self._low = config.send_buffer_size // 4  # and at which they go on
         self._flushing = False  # the I/O thread will write what is queued
         self._write_error: OSError | None = None
         self._pong_due: bytes | None = None  # a pong kept back while the peer does not read
+        self._answer: Close | None = None  # to the peer's close or failure
         self.received: Close | None = None
         self.sent: Close | None = None
         self.error: BaseException | None = None  # why the connection failed
         self.closed_here = False  # this end was the first to close, or failed
+        loop.own(self)
 
     # -- I/O thread ------------------------------------------------------
 
@@ -220,28 +230,39 @@ class Connection:
             self._deliver(data)
 
     def _deliver(self, data: bytes) -> None:
-        """Decode `data` and hand its events on."""
+        """Decode `data` and hand its events on, as far as the inbox has room."""
         inbox = self._inbox
-        events = self._decoder.receive(data)
-        if self._watch.idle_timeout is not None:
-            self._note_messages(events)
-        for event in events:
-            opcode = event[0]
-            if 0 < opcode <= BINARY:
-                # RFC 6455 section 1.4 lets us ignore data once we have closed.
-                if self._state is _OPEN:
-                    inbox.put(event)
-            elif opcode == PING:
-                self._pinged(event)
-            elif opcode == PONG:
-                self._ponged(event)
-            elif opcode == CLOSE:
-                self._peer_closed(event.data)
-            else:
-                self._peer_failed(event.data)
-        if inbox.full() and self._state is _OPEN and inbox.pause():
-            self._reading = False
-            self._update_interest()
+        decoder = self._decoder
+        while True:
+            events = decoder.receive(data)
+            if self._watch.idle_timeout is not None:
+                self._note_messages(events)
+            for event in events:
+                opcode = event[0]
+                if 0 < opcode <= BINARY:
+                    # RFC 6455 section 1.4 lets us ignore data once we have closed.
+                    if self._state is _OPEN:
+                        inbox.put(event)
+                else:
+                    self._control(event)
+            if inbox.full() and self._state is _OPEN and inbox.pause():
+                self._reading = False
+                self._update_interest()
+                return
+            if not decoder.pending:
+                return
+            data = b""
+
+    def _control(self, event: Event) -> None:
+        opcode = event.opcode
+        if opcode == PING:
+            self._pinged(event)
+        elif opcode == PONG:
+            self._ponged(event)
+        elif opcode == CLOSE:
+            self._peer_closed(event.data)
+        else:
+            self._peer_failed(event.data)
 
     def _note_messages(self, events: list[Event]) -> None:
         """No idleness while messages come, or parts of one."""
@@ -275,15 +296,15 @@ class Connection:
         """Answer the peer's close frame, or take it for the answer. RFC 6455 section 5.5.1."""
         with self._lock:
             self.received = close
-        self._no_more(Event(CLOSE, close))
+        self._no_more(Event(CLOSE, close), Close(close.code))
 
-    def _peer_failed(self, error: WebSocketError) -> None:
+    def _peer_failed(self, error: ProtocolError | PayloadTooBigError) -> None:
         """Fail the connection for what the peer did. RFC 6455 section 7.1.7."""
         with self._lock:
             self.error = error
-        self._no_more(Event(ERROR, error))
+        self._no_more(Event(ERROR, error), Close(error.status_code, _fit(str(error))))
 
-    def _no_more(self, event: Event) -> None:
+    def _no_more(self, event: Event, answer: Close) -> None:
         """Nothing more comes from the peer: send our close frame, or end if it is sent.
 
         Who is dealing with the messages that came before has `_GRACE` to answer them.
@@ -293,6 +314,7 @@ class Connection:
                 self._move(State.ENDING)
                 self._notify()
             elif self._state is State.OPEN:
+                self._answer = answer
                 self._move(State.ANSWERING)
         if self._state is not State.ANSWERING:
             self._end_tcp(self._config.close_timeout)
@@ -331,6 +353,7 @@ class Connection:
         with self._lock:
             if self._state is _CLOSED:
                 return
+            before = self._out.size
             try:
                 if self._write_error is not None:
                     raise self._write_error
@@ -344,6 +367,10 @@ class Connection:
                 failed = True
             else:
                 self._flushing = not drained
+                if self._out.size < before:
+                    # A peer that takes what we send is there, though it may
+                    # have a long way to our ping.
+                    self._watch.alive = True
                 if self._condition is not None and self._out.size <= self._low:
                     self._condition.notify_all()
         if failed:
@@ -361,7 +388,7 @@ class Connection:
 
     def _read_to_end(self) -> None:
         """Writing has failed. What the peer sent before may tell why: read it."""
-        for _ in range(_LAST_READS):
+        for _ in range(_LAST_READS if self._rest is None else 0):
             try:
                 data = self._transport.receive(_READ_SIZE)
             except OSError:
@@ -373,12 +400,22 @@ class Connection:
         self._terminate()
 
     def _begin_reading(self) -> None:
-        """Read from now on, beginning with what came too early."""
-        if self._reading or self._state is State.CLOSED:
+        """Read for the first time, beginning with what came too early."""
+        if self._rest is not None:
+            self._read_on()
+
+    def _resume_reading(self) -> None:
+        """The inbox has room again."""
+        if self._state is State.OPEN:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Read from now on, beginning with what is here already."""
+        if self._reading:
             return
         self._reading = True
-        rest, self._rest = self._rest, b""
-        if rest:
+        rest, self._rest = self._rest or b"", None
+        if rest or self._decoder.pending:
             self._deliver(rest)
         self._update_interest()
         if self._transport.secure and self._reading:
@@ -390,7 +427,10 @@ class Connection:
         if self._state is State.CLOSED:
             return
         transport = self._transport
-        mask = READ if self._reading or transport.wants_read else 0
+        # A read that waits for the socket to be writable would find it readable
+        # over and over.
+        reading = self._reading and not transport.wants_write
+        mask = READ if reading or transport.wants_read else 0
         if transport.wants_write or (self._flushing and not transport.wants_read):
             mask |= WRITE
         if mask == self._mask:
@@ -433,7 +473,7 @@ class Connection:
             error = KeepaliveTimeout(
                 f"nothing came within {config.ping_timeout} s of a keepalive ping"
             )
-            self.fail(error)
+            self.fail(error, Close(error.status_code, str(error)))
             self._inbox.put(Event(ERROR, error))
             self._terminate()
         elif self._idle_event:
@@ -464,8 +504,11 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._rest = b""
-        self._inbox.put(Event(CLOSED, self.received or _NO_CLOSE))
+        self._rest = None
+        inbox = self._inbox
+        inbox.put(Event(CLOSED, self.received or _NO_CLOSE))
+        # Without these cycles all is freed at once.
+        inbox.on_room = inbox.on_last = nothing
         if self._on_end is not None:
             self._on_end(self)
         with self._lock:
@@ -483,6 +526,7 @@ class Connection:
     def abandon(self) -> None:
         """In a forked child: close this process's copy of the socket, and be closed."""
         self._lock = threading.Lock()
+        self._encoding = threading.Lock()
         self._condition = None
         self._state = State.CLOSED
         self._mask = 0
@@ -524,30 +568,41 @@ class Connection:
 
     def send(self, opcode: int, payload: bytes, final: bool = True) -> None:
         """Send a message, a fragment of one, a ping or a pong; see `Endpoint.send_text`."""
-        data = opcode <= BINARY
+        message = opcode <= BINARY
         watch = self._watch
-        if data and watch.idle_timeout is not None:
+        if message and watch.idle_timeout is not None:
             watch.last_message = self._loop.clock()
-        with self._lock:
+        deadline: Deadline | None = None
+        while True:
             if self._state is not _OPEN and self._state is not _ANSWERING:
                 raise self.closed_error()
             if self._out.size > self._high:
-                self._wait_for_room()
-            encoder = self._encoder
-            if data:
-                frame = encoder.message(opcode, payload, final)
-            else:
-                frame = encoder.ping(payload) if opcode == PING else encoder.pong(payload)
-            queued = self._write(frame)
-            failed = self._write_error is not None
+                deadline = self._wait_for_room(deadline)
+            with self._encoding:
+                if self._out.size > self._high:
+                    continue  # another sender was quicker
+                encoder = self._encoder
+                if message:
+                    frame = encoder.message(opcode, payload, final)
+                else:
+                    frame = encoder.ping(payload) if opcode == PING else encoder.pong(payload)
+                with self._lock:
+                    if self._state is not _OPEN and self._state is not _ANSWERING:
+                        raise self.closed_error()
+                    queued = self._write(frame)
+                    failed = self._write_error is not None
+            break
         if queued:
             self._loop.flush_soon(self)
         if failed:
             raise self.closed_error()
 
     def ask_to_read(self) -> None:
-        """Read from now on. Harmless if it is so already."""
+        """Begin to read. Harmless if that is so already."""
         self._loop.call_soon(self._begin_reading, owner=self)
+
+    def _ask_to_resume(self) -> None:
+        self._loop.call_soon(self._resume_reading, owner=self)
 
     @property
     def sending(self) -> bool:
@@ -574,32 +629,26 @@ class Connection:
         with self._lock:
             if self._state is not State.ANSWERING:
                 return
-            if self.received is not None:
-                close = Close(self.received.code)
-            else:
-                code = getattr(self.error, "status_code", 1011)
-                close = Close(code, _fit(str(self.error)))
-            self._send_close(close, State.ENDING)
+            assert self._answer is not None
+            self._send_close(self._answer, State.ENDING)
         self._loop.call_soon(self._end_tcp, self._config.close_timeout, owner=self)
 
-    def fail(self, error: BaseException, reason: str | None = None) -> None:
-        """Close because this end cannot go on: with 1011, or the error's `status_code`.
+    def fail(self, error: BaseException, close: Close) -> None:
+        """Close because this end cannot go on.
 
         Does not wait.
 
         Args:
             error: Why.
-            reason: What the peer is told; None for the error's text.
+            close: What the peer is told.
         """
         with self._lock:
+            self.closed_here = True
             if self._state is State.CLOSED:
                 return
-            self.closed_here = True
             if self.error is None:
                 self.error = error
             if self.sending:
-                code = getattr(error, "status_code", 1011)
-                close = Close(code, _fit(str(error) if reason is None else reason))
                 answering = self._state is State.ANSWERING
                 self._send_close(close, State.ENDING if answering else State.CLOSING)
         deadline = self._loop.clock() + self._config.close_timeout
@@ -607,15 +656,19 @@ class Connection:
 
     def _send_close(self, close: Close, state: State) -> None:
         """Send our one close frame. Requires _lock."""
+        frame = self._encoder.close(close)
         self.sent = close
-        if self._write(self._encoder.close(close)):
+        if self._write(frame):
             self._loop.flush_soon(self)
         self._move(state)
         self._notify()
 
     def wait_closed(self, timeout: float | None) -> bool:
-        """Wait until the socket is gone; return whether it is. Not in the I/O thread."""
-        deadline = Deadline(timeout, self._loop.clock)
+        """Wait until the socket is gone; return whether it is.
+
+        The I/O thread, which alone can bring that about, does not wait.
+        """
+        deadline = Deadline(0.0 if self._loop.in_thread() else timeout, self._loop.clock)
         with self._lock:
             condition = self._waiting()
             while self._state is not State.CLOSED:
@@ -628,6 +681,26 @@ class Connection:
     def ask_to_abort(self) -> None:
         """End now, without a closing handshake. Does not wait."""
         self._loop.call_soon(self.abort, owner=self)
+
+    def _wait_for_room(self, deadline: Deadline | None) -> Deadline:
+        """Wait until the peer has read; return the deadline that the next wait has, too."""
+        # The I/O thread must not wait for itself. It comes here only from a
+        # logging handler of the user's that sends what it gets.
+        timeout = 0.0 if self._loop.in_thread() else self._config.send_timeout
+        deadline = deadline or Deadline(timeout, self._loop.clock)
+        with self._lock:
+            condition = self._waiting()
+            while self._out.size > self._high and self.sending:
+                remaining = deadline.remaining()
+                if remaining == 0.0:
+                    raise SendTimeout(
+                        f"no room for {timeout} s: the peer has {self._out.size} bytes still to "
+                        "read; nothing of this message was sent"
+                    )
+                condition.wait(remaining)
+            if not self.sending:
+                raise self.closed_error()
+        return deadline
 
     # -- Under the lock --------------------------------------------------
 
@@ -655,22 +728,6 @@ class Connection:
             return False
         self._flushing = True
         return True
-
-    def _wait_for_room(self) -> None:
-        """Wait until the peer has read. Requires _lock, which it gives up meanwhile."""
-        timeout = self._config.send_timeout
-        deadline = Deadline(timeout, self._loop.clock)
-        condition = self._waiting()
-        while self._out.size > self._high:
-            remaining = deadline.remaining()
-            if remaining == 0.0:
-                raise SendTimeout(
-                    f"no room for {timeout} s: the peer has {self._out.size} bytes still to "
-                    "read; nothing of this message was sent"
-                )
-            condition.wait(remaining)
-            if not self.sending:
-                raise self.closed_error()
 
     def _waiting(self) -> threading.Condition:
         """Requires _lock."""
@@ -700,7 +757,7 @@ class Connection:
             return
         self._watch.relax()
         self._schedule()
-        self._begin_reading()
+        self._read_on()
 
 
 def _fit(reason: str) -> str:

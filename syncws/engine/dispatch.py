@@ -5,21 +5,25 @@ Both are inboxes with a bound: the connection stops reading while one is full.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from ..logs import log_safely
 from ..protocol.codec import BINARY, CLOSE, ERROR, TEXT, Event
 from .loop import IOLoop
 
-__all__ = ["CLOSED", "IDLE", "OPENED", "Dispatcher", "Inbox", "Mailbox"]
+__all__ = ["CLOSED", "IDLE", "OPENED", "Dispatcher", "Inbox", "Mailbox", "nothing"]
 
 # Events beside those of the codec.
 OPENED = -2  # the handshake is done
 IDLE = -3  # nothing was sent or received for idle_timeout
 CLOSED = -4  # the connection has ended; data is the peer's Close, or one with 1006
+
+_log = logging.getLogger("syncws.engine")
 
 # Events that one turn of a worker handles before others have theirs.
 _TURN = 64
@@ -80,8 +84,8 @@ class _Bound:
         self._added = 0
         self._taken = 0
         self._paused = False
-        self.on_room: Callable[[], None] = _nothing
-        self.on_last: Callable[[], None] = _nothing
+        self.on_room: Callable[[], None] = nothing
+        self.on_last: Callable[[], None] = nothing
 
     def _count(self) -> int:
         raise NotImplementedError
@@ -111,8 +115,8 @@ class _Bound:
             self.on_room()
 
 
-def _nothing() -> None:
-    pass
+def nothing(*_: object) -> None:
+    """Do nothing, with anything."""
 
 
 class Dispatcher(_Bound):
@@ -135,7 +139,7 @@ class Dispatcher(_Bound):
         *,
         max_count: int,
         max_size: int,
-        on_done: Callable[[], None] = _nothing,
+        on_done: Callable[[], None] = nothing,
     ) -> None:
         super().__init__(max_count, max_size)
         self._handle = handle
@@ -189,12 +193,16 @@ class Dispatcher(_Bound):
             opcode, data, _ = event
             if opcode == CLOSE or opcode == ERROR:
                 self.on_last()
-            handle(event)
+            try:
+                handle(event)
+            except BaseException as exc:
+                log_safely(_log, logging.ERROR, "handling %r failed", event, error=exc)
             if opcode > 0:
                 self._taken += len(data)
             if self._paused:
                 self._make_room()
             if opcode == CLOSED:
+                self._handle = nothing  # a cycle less: all is freed at once
                 self._on_done()
         assert self._loop.pool is not None
         self._loop.pool.queue.append(self)

@@ -12,14 +12,14 @@ import weakref
 from typing import NamedTuple
 
 from ..timing import Deadline
-from .loop import IOLoop
+from .loop import CURRENT, IOLoop
 from .workers import PoolStats, WorkerPool
 
 __all__ = ["Engine", "EngineStats", "default_engine"]
 
 # Seconds that ending threads are waited for: they have nothing left to do,
 # unless a callback does not return.
-_JOIN = 5.0
+_JOIN = 1.0
 
 
 class EngineStats(NamedTuple):
@@ -41,15 +41,13 @@ class EngineStats(NamedTuple):
 class _Runtime:
     """The threads of an engine, from its first user to its last."""
 
-    def __init__(self, name: str, workers: int, max_workers: int) -> None:
-        self.loop = IOLoop(f"{name}-io")
-        self.pool = WorkerPool(workers, max_workers, f"{name}-worker", self.loop.wake_if_dirty)
+    def __init__(self, name: str, workers: int, max_workers: int, owner: object) -> None:
+        self.loop = IOLoop(f"{name}-io", owner=owner)
+        self.pool = WorkerPool(
+            workers, max_workers, f"{name}-worker", self.loop.wake_if_dirty, owner
+        )
         self.loop.pool = self.pool
         self.loop.thread.start()
-
-    def owns_current_thread(self) -> bool:
-        """Whether the caller runs in one of these threads."""
-        return self.loop.in_thread() or self.pool.owns_current_thread()
 
     def join(self, deadline: Deadline) -> bool:
         """Wait for the threads to end; return whether they have."""
@@ -95,8 +93,9 @@ class Engine:
     def acquire(self) -> IOLoop:
         """Count one more user; the first starts the threads. Returns the loop to use."""
         with self._lock:
-            if self._runtime is None:
-                self._runtime = _Runtime(self._name, self._workers, self._max_workers)
+            if self._runtime is None or not self._runtime.loop.thread.is_alive():
+                self._users = 0
+                self._runtime = _Runtime(self._name, self._workers, self._max_workers, self)
             self._users += 1
             return self._runtime.loop
 
@@ -110,30 +109,27 @@ class Engine:
             if self._users:
                 return
             self._runtime = None
+            self._ending = [one for one in self._ending if not one.join(Deadline(0.0))]
             self._ending.append(runtime)
         loop.stop()
 
     def reap(self, timeout: float = _JOIN) -> None:
         """Wait for threads that have nothing left to do to end.
 
-        Does nothing in a thread of this engine's own.
+        A callback that has not returned by then is left behind. Does nothing
+        in a thread of this engine's own.
         """
         if self.owns_current_thread():
             return
         deadline = Deadline(timeout)
         with self._lock:
-            ending = list(self._ending)
+            ending, self._ending = self._ending, []
         for runtime in ending:
-            if runtime.join(deadline):
-                with self._lock:
-                    if runtime in self._ending:
-                        self._ending.remove(runtime)
+            runtime.join(deadline)
 
     def owns_current_thread(self) -> bool:
         """Whether the caller runs in a thread of this engine: in a callback."""
-        with self._lock:
-            runtimes = [self._runtime, *self._ending]
-        return any(runtime is not None and runtime.owns_current_thread() for runtime in runtimes)
+        return getattr(CURRENT, "owner", None) is self
 
     def stats(self) -> EngineStats:
         """Return what the engine does now."""

@@ -7,6 +7,7 @@ thread.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import selectors
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..logs import log_safely
 from ..timing import Clock
 from .timers import Timer, Timers
 from .wakeup import Wakeup
@@ -34,6 +36,9 @@ _LONGEST = 3600.0
 STALL = 0.001
 
 _log = logging.getLogger("syncws.engine")
+
+#: The engine that the current thread belongs to is its `owner`, if any.
+CURRENT = threading.local()
 
 
 class Handler(Protocol):
@@ -66,6 +71,7 @@ class RunQueue(Protocol):
     """What the loop hands runnable work to; see `WorkerPool`."""
 
     queue: deque[Any]
+    patience: float  # seconds until `unblock` is to be called again
 
     def submit(self, work: list[Any]) -> None:
         """Queue `work` and see that a worker is awake for it."""
@@ -77,6 +83,20 @@ class RunQueue(Protocol):
         """End the workers when the queue is empty: nothing more is submitted."""
 
 
+class _Errand:
+    """A call on its way to a worker."""
+
+    __slots__ = ("_args", "_call")
+
+    def __init__(self, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self._call = call
+        self._args = args
+
+    def run(self) -> None:
+        """Make the call."""
+        self._call(*self._args)
+
+
 class IOLoop:
     """One selector, one timer heap, one thread.
 
@@ -85,8 +105,9 @@ class IOLoop:
     connections that have work to the workers, all at once.
     """
 
-    def __init__(self, name: str, clock: Clock = time.monotonic) -> None:
+    def __init__(self, name: str, clock: Clock = time.monotonic, owner: object = None) -> None:
         self.clock = clock
+        self._owner = owner
         self.thread = threading.Thread(target=self.run, name=name, daemon=True)
         self.pool: RunQueue | None = None
         self.abandoned = False  # it is the parent process's: nothing called here will run
@@ -122,8 +143,7 @@ class IOLoop:
         """Have `connection.flush()` called in the I/O thread.
 
         While the run queue has work the wake-up is left to whoever empties it
-        (`wake_if_dirty`) or to the loop's own tick, so that a batch of answers
-        costs one wake-up.
+        (`wake_if_dirty`), so that a batch of answers costs one wake-up.
         """
         self._dirty.append(connection)
         if not (self.pool is not None and self.pool.queue):
@@ -133,6 +153,10 @@ class IOLoop:
         """Wake the I/O thread if a flush is queued: the run queue is empty."""
         if self._dirty:
             self._wake()
+
+    def call_in_worker(self, call: Callable[..., None], *args: Any) -> None:
+        """Make `call(*args)` in a worker: it may run a user's code. In the I/O thread only."""
+        self.ready.append(_Errand(call, args))
 
     def own(self, handler: Handler) -> None:
         """Have `handler` aborted when the loop ends, and abandoned in a forked child.
@@ -169,8 +193,9 @@ class IOLoop:
         self._selector.modify(fileobj, mask, handler)
 
     def unregister(self, fileobj: Any) -> None:
-        """Forget `fileobj`."""
-        self._selector.unregister(fileobj)
+        """Forget `fileobj`, whether or not it is known."""
+        with contextlib.suppress(KeyError, ValueError, OSError):
+            self._selector.unregister(fileobj)
 
     def call_at(self, when: float, call: Callable[[], None], owner: Handler) -> Timer:
         """Make `call` at `when` on this loop's clock. `owner` is told if it raises."""
@@ -178,6 +203,7 @@ class IOLoop:
 
     def run(self) -> None:
         """The thread's body."""
+        CURRENT.owner = self._owner
         try:
             while not self._stopping:
                 self._round()
@@ -196,7 +222,8 @@ class IOLoop:
         """In a forked child: close its copies of the descriptors; the thread is not here."""
         self.abandoned = True
         for handler in list(self._handlers):
-            handler.abandon()
+            with contextlib.suppress(Exception):  # a fork may come amid anything
+                handler.abandon()
         self._selector.close()
         self._wakeup.close()
 
@@ -230,12 +257,15 @@ class IOLoop:
 
     def _patience(self) -> float | None:
         """Seconds that this round may wait."""
+        # The queue first: who empties it looks at _dirty afterwards.
+        queued = self.pool is not None and bool(self.pool.queue)
         if self._calls or self._dirty or self.ready:
             return 0
         due = self._timers.next_due()
         timeout = None if due is None else min(max(0.0, due - self.clock()), _LONGEST)
-        if self.pool is not None and self.pool.queue:
-            return STALL if timeout is None else min(timeout, STALL)
+        if queued and self.pool is not None:
+            patience = self.pool.patience
+            return patience if timeout is None else min(timeout, patience)
         return timeout
 
     def _make_calls(self) -> None:
@@ -260,12 +290,12 @@ class IOLoop:
             self._failed(owner, exc)
 
     def _failed(self, handler: Flushable | Handler | None, error: Exception) -> None:
-        _log.error("a call in the I/O thread failed", exc_info=error)
+        log_safely(_log, logging.ERROR, "a call in the I/O thread failed", error=error)
         if handler is not None:
             try:
                 handler.on_loop_error(error)
-            except Exception:
-                _log.exception("could not give up %r", handler)
+            except Exception as exc:
+                log_safely(_log, logging.ERROR, "could not give up %r", handler, error=exc)
 
     def _stop(self) -> None:
         self._stopping = True

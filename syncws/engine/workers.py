@@ -19,13 +19,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from ..logs import log_safely
 from ..timing import Deadline
-from .loop import STALL
+from .loop import CURRENT, STALL
 
 __all__ = ["PoolStats", "WorkerPool"]
 
 # Seconds that a worker beyond the pool's usual size stays without work.
 _LINGER = 10.0
+
+# Seconds between looks at a queue that stands still with all threads blocked.
+_LONGEST_STALL = 0.1
 
 _log = logging.getLogger("syncws.engine")
 
@@ -64,11 +68,20 @@ class WorkerPool:
         size: Threads that are started with the first work and then stay.
         max_size: Threads at the most, while callbacks block.
         name: Prefix of the threads' names.
-        wake_loop: Called when the queue is found empty: answers that were
+        wake_loop: Called when the queue becomes empty: answers that were
             queued meanwhile can be written in one go.
+        owner: Whose threads these are: an engine.
     """
 
-    def __init__(self, size: int, max_size: int, name: str, wake_loop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        size: int,
+        max_size: int,
+        name: str,
+        wake_loop: Callable[[], None],
+        owner: object = None,
+    ) -> None:
+        self._owner = owner
         self.queue: deque[Work] = deque()
         self._size = size
         self._max_size = max_size
@@ -88,8 +101,10 @@ class WorkerPool:
         # Written by workers without the lock: only whether it moves matters.
         self._progress = 0
         # Owned by the I/O thread.
+        self.patience = STALL  # seconds until `unblock` is to be called again
         self._seen_progress = -1
         self._stalled_since = 0.0
+        self._spawn_failed = False
 
     # -- I/O thread ------------------------------------------------------
 
@@ -111,21 +126,26 @@ class WorkerPool:
         if self._progress != self._seen_progress:
             self._seen_progress = self._progress
             self._stalled_since = now
-        elif now - self._stalled_since >= STALL:
+            self.patience = STALL
+        elif now - self._stalled_since >= self.patience:
             self._stalled_since = now
             with self._lock:
                 self._epoch += 1
                 self._active = 0
-                self._wake_one()
+                woken = self._wake_one()
+            # With every thread blocked, looking more often helps nobody: the
+            # first that comes back serves the queue.
+            self.patience = STALL if woken else min(2 * self.patience, _LONGEST_STALL)
 
-    def _wake_one(self) -> None:
-        """Requires _lock."""
+    def _wake_one(self) -> bool:
+        """Return whether there was one to wake. Requires _lock."""
         if not self._idle and (len(self._workers) >= self._max_size or not self._spawn()):
-            return
+            return False
         worker = self._idle.pop()
         worker.epoch = self._epoch
         self._active += 1
         worker.gate.release()
+        return True
 
     def _spawn(self) -> bool:
         """Start one more idle worker. Requires _lock."""
@@ -133,9 +153,13 @@ class WorkerPool:
         worker = _Worker(self.run, f"{self._name}-{self._started}")
         try:
             worker.thread.start()
-        except RuntimeError:
-            _log.exception("could not start worker %d", len(self._workers) + 1)
+        except RuntimeError as exc:
+            if not self._spawn_failed:
+                self._spawn_failed = True
+                name = worker.thread.name
+                log_safely(_log, logging.ERROR, "could not start worker %s", name, error=exc)
             return False
+        self._spawn_failed = False
         self._workers.add(worker)
         self._threads.add(worker.thread)
         self._idle.append(worker)
@@ -145,10 +169,10 @@ class WorkerPool:
 
     def run(self, worker: _Worker) -> None:
         """A worker's body."""
+        CURRENT.owner = self._owner
         alive = self._park(worker)
         while alive:
             self._serve(worker)
-            self._wake_loop()
             alive = self._rest(worker)
 
     def _serve(self, worker: _Worker) -> None:
@@ -159,10 +183,14 @@ class WorkerPool:
                 work = queue.popleft()
             except IndexError:
                 return
+            if not queue:
+                # Who found the queue filled has left this to us; see
+                # IOLoop.flush_soon. Not behind the work, which may block.
+                self._wake_loop()
             try:
                 work.run()
-            except BaseException:
-                _log.exception("%r failed", work)
+            except BaseException as exc:
+                log_safely(_log, logging.ERROR, "%r failed", work, error=exc)
             self._progress += 1
             if worker.epoch != self._epoch:
                 # Taken for blocked meanwhile, but here it is again.
@@ -231,7 +259,3 @@ class WorkerPool:
         for thread in threads:
             thread.join(deadline.remaining())
         return not any(thread.is_alive() for thread in threads)
-
-    def owns_current_thread(self) -> bool:
-        """Whether the caller is one of the workers."""
-        return threading.current_thread() in self._threads

@@ -1,19 +1,21 @@
 """Frames to events and back. RFC 6455 section 5.
 
 Two paths share the work. Unfragmented, uncompressed data frames, nearly all of
-real traffic, are read and written here; fragments, compressed messages,
-control frames and whatever is malformed go through wsproto. The two hand over
-at frame borders only: this module reads every frame header, so it always knows
-where the next one starts. What wsproto refuses, the fast path refuses too, and
-as early: text is checked as it arrives, not when it is complete.
+real traffic, are read and written here, and control frames are written here;
+fragments, compressed messages, incoming control frames and whatever is
+malformed go through wsproto. The two hand over at frame borders only: this
+module reads every frame header, so it always knows where the next one starts.
+What wsproto refuses, the fast path refuses too, and as early: text is checked
+as it arrives, not when it is complete.
 
 A connection's two directions share no state: `Decoder` is the inbound half,
-`Encoder` the outbound one, and each may be used by one thread at a time.
+`Encoder` the outbound one. Each takes messages of one thread at a time.
 """
 
 from __future__ import annotations
 
 import codecs
+import io
 import os
 from typing import Any, NamedTuple
 
@@ -65,6 +67,11 @@ _DEFLATE_STARTS = _PLAIN_STARTS | {0x41, 0x42, 0xC1, 0xC2}
 
 _NO_LIMIT = 1 << 63
 
+# Events, and bytes of messages, after which `Decoder.receive` takes a break:
+# what came at once may become a thousand times as much.
+_MAX_EVENTS = 256
+_MAX_BYTES = 262_144
+
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -89,15 +96,48 @@ class Event(NamedTuple):
 _new_event = tuple.__new__
 
 
+class _Pieces:
+    """A message or frame that comes in pieces.
+
+    They are joined as they come: kept apart, the tiniest would take up many
+    times their size.
+    """
+
+    __slots__ = ("_buffer", "_first")
+
+    def __init__(self) -> None:
+        self._first: Any = None
+        self._buffer: Any = None
+
+    def __bool__(self) -> bool:
+        return self._first is not None
+
+    def add(self, piece: str | bytes) -> None:
+        """Join one more piece, of the same type as the others."""
+        if self._first is None:
+            self._first = piece
+            return
+        if self._buffer is None:
+            self._buffer = io.StringIO() if isinstance(piece, str) else io.BytesIO()
+            self._buffer.write(self._first)
+        self._buffer.write(piece)
+
+    def take(self) -> Any:
+        """Return the whole, and begin again."""
+        whole = self._first if self._buffer is None else self._buffer.getvalue()
+        self._first = self._buffer = None
+        return whole
+
+
 class _Partial:
     """A data frame on the fast path of which bytes are still to come."""
 
-    __slots__ = ("decoder", "key", "offset", "parts")
+    __slots__ = ("decoder", "key", "offset", "pieces")
 
     def __init__(self, opcode: int, key: bytes) -> None:
         self.key = key
         self.offset = 0  # of the next byte
-        self.parts: list[Any] = []
+        self.pieces = _Pieces()
         self.decoder = _Utf8Decoder() if opcode == TEXT else None
 
     def feed(self, chunk: bytes, last: bool) -> Event | None:
@@ -105,20 +145,20 @@ class _Partial:
         self.offset += len(chunk)
         decoder = self.decoder
         if decoder is None:
-            self.parts.append(chunk)
+            self.pieces.add(chunk)
             if not last:
                 return None
-            data = b"".join(self.parts)
+            data = self.pieces.take()
             return Event(BINARY, mask(data, self.key) if self.key else data)
         if self.key:
             turn = offset & 3
             chunk = mask(chunk, self.key[turn:] + self.key[:turn])
         try:
-            self.parts.append(decoder.decode(chunk, last))
+            self.pieces.add(decoder.decode(chunk, last))
         except UnicodeDecodeError as exc:
             held = len(decoder.getstate()[0])  # the beginning of a character, not decoded yet
             raise _not_utf8(exc.reason, offset - held + exc.start) from exc
-        return Event(TEXT, "".join(self.parts)) if last else None
+        return Event(TEXT, self.pieces.take()) if last else None
 
 
 class Decoder:
@@ -132,12 +172,16 @@ class Decoder:
         inflate: permessage-deflate's inbound half if it was agreed on.
         stream_text: Give the frames of a text message as they come, not joined.
         stream_binary: The same for binary messages.
+
+    Attributes:
+        pending: Whether `receive` has to be called again, with b"" or more.
     """
 
     __slots__ = (
         "_doomed",
         "_ended",
         "_fragments",
+        "_given",
         "_inflate",
         "_key_size",
         "_limit",
@@ -147,7 +191,7 @@ class Decoder:
         "_max_message_size",
         "_open",
         "_partial",
-        "_parts",
+        "_pieces",
         "_proto",
         "_remaining",
         "_size",
@@ -155,6 +199,7 @@ class Decoder:
         "_stream",
         "_tail",
         "_wire_limit",
+        "pending",
     )
 
     def __init__(
@@ -178,7 +223,9 @@ class Decoder:
         self._starts = _DEFLATE_STARTS if inflate else _PLAIN_STARTS
         self._stream = {Opcode.TEXT: stream_text, Opcode.BINARY: stream_binary}
 
-        self._tail = b""  # of a header that is not complete
+        self.pending = False  # there is more in _tail than half a header
+        self._given = 0  # bytes of messages in this receive(), short ones aside
+        self._tail = b""  # not read yet
         self._remaining = 0  # bytes to come of the frame we are in
         self._partial: _Partial | None = None  # that frame, if it is ours, not wsproto's
         self._open = False  # between the frames of a fragmented message
@@ -186,15 +233,16 @@ class Decoder:
         self._wire_limit = 0  # for it
         self._fragments = 0
         self._proto: FrameProtocol | None = None
-        self._parts: list[Any] = []  # of a message or frame from wsproto
+        self._pieces = _Pieces()  # of a message or frame from wsproto
         self._doomed = False  # a frame is malformed; wsproto will say how
         self._ended = False
 
     def receive(self, data: bytes) -> list[Event]:
         """Return the events that `data` completes, in order.
 
-        Raises nothing: what is wrong with the bytes comes as an ERROR event.
-        Bytes behind a close frame or an error are ignored
+        Takes a break when that is a lot: then `pending` is True, and a call
+        with b"" goes on. Raises nothing: what is wrong with the bytes comes as
+        an ERROR event. Bytes behind a close frame or an error are ignored
         (RFC 6455 section 1.4 and section 7.1.7).
         """
         events: list[Event] = []
@@ -203,6 +251,7 @@ class Decoder:
         if self._tail:
             data = self._tail + data
             self._tail = b""
+            self.pending = False
         try:
             self._read(data, events)
         except WebSocketError as exc:
@@ -213,12 +262,17 @@ class Decoder:
     @property
     def in_message(self) -> bool:
         """Whether a part of a message has come and the rest has not."""
-        return self._partial is not None or self._open or bool(self._parts)
+        return self._partial is not None or self._open or bool(self._pieces)
 
     def _read(self, data: bytes, events: list[Event]) -> None:
         pos, end = 0, len(data)
         mask_bit, key_size, limit = self._mask_bit, self._key_size, self._limit
-        while pos < end and not self._ended:
+        self._given = 0
+        while pos < end:
+            if len(events) >= _MAX_EVENTS or self._given >= _MAX_BYTES:
+                self._tail = data[pos:]
+                self.pending = True
+                return
             if self._remaining:
                 pos = self._go_on(data, pos, events)
                 continue
@@ -243,6 +297,8 @@ class Decoder:
                     pos = stop
                     continue
             pos = self._begin(data, pos, events)
+            if self._ended:
+                return
 
     def _begin(self, data: bytes, pos: int, events: list[Event]) -> int:
         """Read the header at `pos` and as much of its frame as is there; return where that ends."""
@@ -326,6 +382,7 @@ class Decoder:
             event = self._partial.feed(chunk, not self._remaining)
             if event is not None:
                 self._partial = None
+                self._given += len(event.data)
                 events.append(event)
         return pos + len(chunk)
 
@@ -354,18 +411,18 @@ class Decoder:
 
     def _collect(self, frame: Frame, events: list[Event]) -> None:
         """Join the parts of a message, or of a frame of one that is streamed."""
-        parts = self._parts
-        parts.append(frame.payload)
-        if not (frame.frame_finished if self._stream[frame.opcode] else frame.message_finished):
-            return
-        empty: Any = "" if frame.opcode is Opcode.TEXT else b""
-        data = parts[0] if len(parts) == 1 else empty.join(parts)
-        self._parts = []
-        events.append(Event(int(frame.opcode), data, frame.message_finished))
+        self._pieces.add(frame.payload)  # type: ignore[arg-type]
+        if frame.frame_finished if self._stream[frame.opcode] else frame.message_finished:
+            data = self._pieces.take()
+            self._given += len(data)
+            events.append(Event(int(frame.opcode), data, frame.message_finished))
 
 
 class Encoder:
     """The outbound half: messages and control frames in, bytes out.
+
+    Control frames share no state with messages: one thread may ask for them
+    while another encodes a message.
 
     Args:
         client: Whether this end is the client, which masks what it sends.
@@ -397,20 +454,20 @@ class Encoder:
         size = len(payload)
         if final and self._open is None and size < self._threshold:
             if size < 126:
-                header = bytes((_FIN | opcode, size | (_MASKED if self._client else 0)))
-            else:
-                header = self._long_header(opcode, size)
-            if self._client:
-                key = os.urandom(4)
-                return header + key + mask(payload, key)
-            return header + payload
+                return self._small(opcode, payload)
+            return self._large(opcode, payload)
         return self._by_wsproto(opcode, payload, final)
 
-    def _long_header(self, opcode: int, size: int) -> bytes:
+    def _large(self, opcode: int, payload: bytes) -> bytes:
+        """Return a final frame of 126 bytes or more. RFC 6455 section 5.2."""
+        size = len(payload)
+        width, code = (2, 126) if size < 65_536 else (8, 127)
         bit = _MASKED if self._client else 0
-        if size < 65_536:
-            return bytes((_FIN | opcode, 126 | bit)) + size.to_bytes(2, "big")
-        return bytes((_FIN | opcode, 127 | bit)) + size.to_bytes(8, "big")
+        header = bytes((_FIN | opcode, bit | code)) + size.to_bytes(width, "big")
+        if self._client:
+            key = os.urandom(4)
+            return header + key + mask(payload, key)
+        return header + payload
 
     def _by_wsproto(self, opcode: int, payload: bytes, final: bool) -> bytes:
         if self._open is None:
@@ -423,27 +480,37 @@ class Encoder:
                 f"final=True before sending {names[opcode]}"
             )
         self._open = None if final else opcode
+        if self._proto is None:
+            self._proto = FrameProtocol(self._client, [self._deflate] if self._deflate else [])
         data = payload.decode() if opcode == TEXT else payload
-        return bytes(self._wsproto().send_data(data, final))
+        return bytes(self._proto.send_data(data, final))
 
     def ping(self, payload: bytes) -> bytes:
         """Return a ping frame. RFC 6455 section 5.5.2."""
-        return bytes(self._wsproto().ping(payload))
+        return self._control(PING, payload)
 
     def pong(self, payload: bytes) -> bytes:
         """Return a pong frame. RFC 6455 section 5.5.3."""
-        return bytes(self._wsproto().pong(payload))
+        return self._control(PONG, payload)
 
     def close(self, close: Close) -> bytes:
         """Return a close frame; one without a body for code 1005. RFC 6455 section 5.5.1."""
         if close.code == 1005:
-            return bytes(self._wsproto().close())
-        return bytes(self._wsproto().close(close.code, close.reason))
+            return self._control(CLOSE, b"")
+        return self._control(CLOSE, close.code.to_bytes(2, "big") + close.reason.encode())
 
-    def _wsproto(self) -> FrameProtocol:
-        if self._proto is None:
-            self._proto = FrameProtocol(self._client, [self._deflate] if self._deflate else [])
-        return self._proto
+    def _control(self, opcode: int, payload: bytes) -> bytes:
+        """Return a control frame. RFC 6455 section 5.5."""
+        assert len(payload) < 126
+        return self._small(opcode, payload)
+
+    def _small(self, opcode: int, payload: bytes) -> bytes:
+        """Return a final frame of fewer than 126 bytes."""
+        if self._client:
+            key = os.urandom(4)
+            header = bytes((_FIN | opcode, _MASKED | len(payload)))
+            return header + key + mask(payload, key)
+        return bytes((_FIN | opcode, len(payload))) + payload
 
 
 def make_codec(

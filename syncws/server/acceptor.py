@@ -24,6 +24,9 @@ _BATCH = 64
 # Seconds without accepting when the system has no descriptors or memory left.
 _BACK_OFF = 0.5
 
+# What a name's IPv6 address gives where the system has no IPv6.
+_ABSENT = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
+
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 _log = logging.getLogger("syncws.server")
@@ -71,7 +74,9 @@ class Acceptor:
 
     def _back_off(self, error: OSError) -> None:
         """The connection stays in the system's queue; trying on would only spin."""
-        _log.error("cannot accept connections, trying again in %s s: %s", _BACK_OFF, error)
+        self._loop.call_in_worker(
+            _log.error, "cannot accept connections, trying again in %s s: %s", _BACK_OFF, error
+        )
         self._loop.unregister(self._sock)
         self._listening = False
         self._loop.call_at(self._loop.clock() + _BACK_OFF, self.listen, self)
@@ -109,12 +114,20 @@ def open_sockets(
     except socket.gaierror as exc:
         raise OSError(exc.errno, f"cannot listen on {host!r}: {exc.strerror}") from exc
     sockets: list[socket.socket] = []
+    absent: OSError | None = None
     try:
         for family, kind, proto, _, (address, _, *more) in dict.fromkeys(found):
             if port == 0 and sockets:
                 # One port for all addresses: the one that the first was given.
                 port = sockets[0].getsockname()[1]
-            sockets.append(_open_inet(family, kind, proto, (address, port, *more), backlog))
+            try:
+                sockets.append(_open_inet(family, kind, proto, (address, port, *more), backlog))
+            except OSError as exc:
+                if exc.errno not in _ABSENT:
+                    raise
+                absent = exc
+        if absent is not None and not sockets:
+            raise absent
     except OSError:
         for sock in sockets:
             sock.close()
@@ -125,7 +138,11 @@ def open_sockets(
 def _open_inet(
     family: int, kind: int, proto: int, address: tuple[object, ...], backlog: int
 ) -> socket.socket:
-    sock = socket.socket(family, kind, proto)
+    where = f"{address[0]} port {address[1]}"
+    try:
+        sock = socket.socket(family, kind, proto)
+    except OSError as exc:
+        raise _named(exc, where) from exc
     try:
         sock.setblocking(False)
         if os.name == "posix":
@@ -137,7 +154,7 @@ def _open_inet(
         sock.listen(backlog)
     except OSError as exc:
         sock.close()
-        raise _named(exc, f"{address[0]} port {address[1]}") from exc
+        raise _named(exc, where) from exc
     return sock
 
 

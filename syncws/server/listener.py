@@ -16,7 +16,7 @@ from typing import Any
 
 from ..callbacks import Runner, ServiceSpec
 from ..config import check_count
-from ..endpoint import Address, peer_addresses
+from ..endpoint import Address, address_of, peer_addresses
 from ..engine.connection import Connection
 from ..engine.dispatch import Dispatcher
 from ..engine.engine import Engine, default_engine
@@ -92,8 +92,8 @@ class Listener:
         if not isinstance(host, str):
             raise TypeError(f"host must be a str such as '127.0.0.1', not {host!r}")
         self._host = host
-        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
-            raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
+        if ssl is not None:
+            _check_server_context(ssl)
         if engine is not None and not isinstance(engine, Engine):
             raise TypeError(f"engine must be a syncws.Engine or None, not {engine!r}")
         self._ssl = ssl
@@ -165,7 +165,7 @@ class Listener:
                 raise RuntimeError("the listener is started already")
             sockets = open_sockets(self._host, self._port, self._unix_path, self._backlog)
             self._loop = loop = self._engine.acquire()
-            self._addresses = [_address(sock) for sock in sockets]
+            self._addresses = [address_of(sock.getsockname()) for sock in sockets]
             self._open = len(sockets)
             self._phase = _Phase.STARTED
             self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
@@ -194,21 +194,32 @@ class Listener:
             self._phase = _Phase.STOPPING
             loop = self._loop
         assert loop is not None
-        if loop.abandoned:
-            self._forget()
-        else:
-            loop.call_soon(self._close_all, timeout)
-            if not self._wait(deadline, in_callback):
-                loop.call_soon(self._abort_all)
-                self._wait(Deadline(_ABORT), True)
-        with self._changed:
-            self._phase = _Phase.NEW
-            self._loop = None
-            self._addresses = []
-            self._changed.notify_all()
-        self._engine.release(loop)
+        try:
+            if loop.abandoned:
+                self._forget()
+            else:
+                self._close_connections(loop, timeout, deadline, in_callback)
+        finally:
+            with self._changed:
+                self._phase = _Phase.NEW
+                self._loop = None
+                self._addresses = []
+                self._changed.notify_all()
+            self._engine.release(loop)
         self._engine.reap((deadline.remaining() or 0.0) + _ABORT)
         self._wanted.put(None)
+
+    def _close_connections(
+        self, loop: IOLoop, timeout: float, deadline: Deadline, in_callback: bool
+    ) -> None:
+        loop.call_soon(self._close_all, timeout)
+        ended = False
+        try:
+            ended = self._wait(deadline, in_callback)
+        finally:  # also behind a Ctrl-C
+            if not ended:
+                loop.call_soon(self._abort_all)
+                self._wait(Deadline(_ABORT), True)
 
     def _forget(self) -> None:
         """In a forked child: the connections are the parent's."""
@@ -241,7 +252,8 @@ class Listener:
             self._wanted.get()
         finally:
             for signum, handler in handlers.items():
-                signal.signal(signum, handler)
+                # None stands for one that was not set from Python.
+                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
             self.stop(stop_timeout)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -305,7 +317,7 @@ class Listener:
                 sock.setblocking(False)
                 sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             transport = make_transport(sock)
-        except OSError:
+        except (OSError, ValueError):
             sock.close()  # the client went away meanwhile
             return
         timeout = self._handshake_timeout
@@ -331,7 +343,7 @@ class Listener:
         if route is None:
             return Refusal(404, f"There is nothing at {request.path}.")
         path, spec = route
-        config = spec.service.config
+        config = spec.config
         secure = opening.transport.secure
         refusal = check_upgrade(request) or check_origin(request, config.allowed_origins, secure)
         if refusal is None:
@@ -343,7 +355,7 @@ class Listener:
     ) -> None:
         loop = self._loop
         assert loop is not None
-        config = spec.service.config
+        config = spec.config
         subprotocol = choose_subprotocol(request, config.subprotocols)
         params, extensions = None, None
         if config.deflate is not None:
@@ -386,7 +398,7 @@ class Listener:
         )
         runner.bind(Caller(connection, request, subprotocol, addresses), connection)
         self._connections.add(connection)
-        connection.start(response, rest, True, True)
+        loop.call_soon(connection.start, response, rest, True, True, owner=connection)
 
     def _connection_ended(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -419,13 +431,18 @@ def _check_port(port: object, unix_path: str | None) -> int:
     return port
 
 
+def _check_server_context(context: object) -> None:
+    if not isinstance(context, ssl_module.SSLContext):
+        raise TypeError(f"ssl must be an ssl.SSLContext or None, not {context!r}")
+    if context.protocol is ssl_module.PROTOCOL_TLS_CLIENT or context.check_hostname:
+        raise ValueError(
+            "ssl is a client's context: make a server's with ssl.create_default_context("
+            "ssl.Purpose.CLIENT_AUTH), and load_cert_chain() its certificate"
+        )
+
+
 def _check_stop(timeout: float) -> float:
     checked = check_timeout("timeout", timeout)
     if checked is None:
         raise TypeError("timeout must be a number of seconds, not None")
     return checked
-
-
-def _address(sock: socket.socket) -> Address:
-    raw = sock.getsockname()
-    return (raw[0], raw[1]) if isinstance(raw, tuple) else str(raw)

@@ -91,7 +91,8 @@ class Opening:
             elif self._phase is _Phase.LEAVING:
                 self._drain()
         except OSError as exc:
-            _log.debug("a client was lost during %s: %s", self._phase.value, exc)
+            level = logging.INFO if self._phase is _Phase.TLS else logging.DEBUG
+            self._log(level, "a client was lost during %s: %s", self._phase.value, exc)
             self.abort()
         if self._phase is not _Phase.DONE:
             self._update_interest()
@@ -121,13 +122,14 @@ class Opening:
         except HeadError as exc:
             refusal = Refusal(exc.status, exc.text)
         if refusal is not None:
-            _log.info(
-                "refused %s with %d: %s",
-                request.target if request else "a request",
-                refusal.status,
-                refusal.text,
-            )
+            target = request.target if request else "a request"
+            self._log(logging.INFO, "refused %s with %d: %s", target, refusal.status, refusal.text)
             self.refuse(refusal, head_only=request is not None and request.method == "HEAD")
+
+    def _log(self, level: int, message: str, *args: object) -> None:
+        """Log in a worker: what the user's handlers do must not hold up the I/O thread."""
+        if _log.isEnabledFor(level):
+            self._loop.call_in_worker(_log.log, level, message, *args)
 
     def take(self) -> Transport:
         """Give the socket up to a connection."""
