@@ -244,7 +244,7 @@ class Runner:
             log_safely(
                 self._log, logging.INFO, "%s: a callback was cut short: %s", self._where, error
             )
-            connection.fail(error, Close(1011))
+            connection.give_up()
             return
         log_safely(self._log, logging.ERROR, "%s: a callback raised", self._where, error=error)
         connection.fail(error, Close(1011, "internal error"))

@@ -11,10 +11,17 @@ from dataclasses import dataclass
 
 from .timing import check_timeout
 
-__all__ = ["ClientConfig", "Compression", "ConnectionConfig", "ServiceConfig", "check_count"]
+__all__ = [
+    "TOKEN",
+    "ClientConfig",
+    "Compression",
+    "ConnectionConfig",
+    "ServiceConfig",
+    "check_count",
+]
 
-# RFC 9110 section 5.6.2; subprotocol names are tokens (RFC 6455 section 4.1).
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# A token, as the text of a regular expression. RFC 9110 section 5.6.2.
+TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 
 
 def check_count(name: str, value: object, *, least: int = 1, optional: bool = True) -> None:
@@ -34,7 +41,7 @@ def _check_subprotocols(value: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"a subprotocol is a str, not {name!r}")
-        if not _TOKEN.fullmatch(name):
+        if not re.fullmatch(TOKEN, name):
             raise ValueError(
                 f"{name!r} is no subprotocol name: letters, digits and !#$%&'*+-.^_`|~"
             )

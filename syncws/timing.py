@@ -46,8 +46,3 @@ class Deadline:
         if self._when is None:
             return None
         return max(0.0, self._when - self._clock())
-
-    @property
-    def expired(self) -> bool:
-        """Whether no time is left."""
-        return self._when is not None and self._clock() >= self._when

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import queue
 import socket
@@ -44,6 +45,7 @@ __all__ = [
     "Recorder",
     "ServerRecorder",
     "Task",
+    "broken_log",
     "client_tls",
     "close_payload",
     "frame",
@@ -129,6 +131,21 @@ class Gate:
 
     def __exit__(self, *exc: object) -> None:
         self.open()
+
+
+@contextlib.contextmanager
+def broken_log(name: str) -> Iterator[None]:
+    """Have a filter of this logger raise until the block ends; logging does not protect from it."""
+
+    def broken(record: logging.LogRecord) -> bool:
+        raise RuntimeError("a broken filter")
+
+    log = logging.getLogger(name)
+    log.addFilter(broken)
+    try:
+        yield
+    finally:
+        log.removeFilter(broken)
 
 
 # -- Services ----------------------------------------------------------------

@@ -12,6 +12,7 @@ from syncws.callbacks import Runner, ServiceSpec
 from syncws.engine.dispatch import CLOSED, IDLE, OPENED
 from syncws.errors import Close
 from syncws.protocol.codec import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
+from tests.support import broken_log
 
 LOG = logging.getLogger("syncws.tests")
 
@@ -21,10 +22,11 @@ class FakeConnection:
 
     def __init__(self) -> None:
         self.closed_here = False
-        self.failures: list[tuple[BaseException, str | None]] = []
+        self.sending = True
+        self.failures: list[tuple[BaseException, Close]] = []
 
-    def fail(self, error: BaseException, reason: str | None = None) -> None:
-        self.failures.append((error, reason))
+    def fail(self, error: BaseException, close: Close) -> None:
+        self.failures.append((error, close))
         self.closed_here = True
 
 
@@ -177,6 +179,76 @@ def test_a_callback_that_raises(
     assert "/some/path" in record.getMessage()
     assert record.exc_info is not None
     assert record.exc_info[1] is error
+
+
+class Coded(Exception):
+    """As those of web frameworks are."""
+
+    def __init__(self, status_code: Any) -> None:
+        super().__init__(status_code)
+        self.status_code = status_code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(Coded(code) for code in (404, "404 Not Found", 70_000, None, 1000)),
+        syncws.InvalidContinuationFrameError("a send mixed fragments"),
+    ],
+    ids=repr,
+)
+def test_an_exceptions_status_code_is_no_close_code(error: Exception) -> None:
+    service = Everything()
+    service.raises = {"on_text": error}
+    runner, connection = runner_of(service)
+    runner(Event(TEXT, "x"))
+    runner(ENDED)
+    assert connection.failures == [(error, Close(1011, "internal error"))]
+    assert [call[0] for call in service.calls] == ["on_text", "on_error", "on_close"]
+
+
+def test_a_callback_that_is_cut_short_by_the_end_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = Everything()
+    service.raises = {"on_text": syncws.ConnectionClosed(None, None)}
+    runner, connection = runner_of(service)
+    connection.sending = False
+    with caplog.at_level(logging.INFO, LOG.name):
+        runner(Event(TEXT, "first"))
+        runner(Event(TEXT, "second"))
+        runner(ENDED)
+    assert [call[0] for call in service.calls] == ["on_text", "on_close"]
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO
+    assert "/some/path" in record.getMessage()
+    assert not record.exc_info
+
+
+def test_the_end_of_another_connection_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    error = syncws.ConnectionClosed(None, None)
+    service = Everything()
+    service.raises = {"on_text": error}
+    runner, connection = runner_of(service)
+    runner(Event(TEXT, "x"))
+    runner(ENDED)
+    assert connection.failures == [(error, Close(1011, "internal error"))]
+    assert [call[0] for call in service.calls] == ["on_text", "on_error", "on_close"]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+@pytest.mark.parametrize("error", [BOOM, syncws.ConnectionClosed(None, None)])
+def test_a_log_that_raises_does_not_change_the_end(error: Exception) -> None:
+    service = Everything()
+    service.raises = {"on_text": error}
+    runner, connection = runner_of(service)
+    connection.sending = error is BOOM
+    with broken_log(LOG.name):
+        runner(Event(TEXT, "x"))
+        runner(ENDED)
+    assert connection.closed_here
+    assert [call[0] for call in service.calls][-1] == "on_close"
+    assert ("on_error", CALLER, BOOM) in service.calls or error is not BOOM
 
 
 def test_an_on_error_that_raises_is_not_called_with_its_own_error(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
+import itertools
 import re
+import secrets
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +13,20 @@ from typing import Any
 import pytest
 
 import syncws
-from tests.support import BINARY, CLOSE, CONT, HANG, PING, PONG, TEXT, RawPeer, Recorder, open_pair
+from syncws.endpoint import address_of
+from tests.support import (
+    BINARY,
+    CLOSE,
+    CONT,
+    HANG,
+    PING,
+    PONG,
+    TEXT,
+    RawPeer,
+    Recorder,
+    Task,
+    open_pair,
+)
 
 
 @pytest.fixture
@@ -299,6 +314,37 @@ def test_ids_differ_and_are_one_for_all_threads() -> None:
             thread.join(HANG)
         assert len(seen) == 4
         assert set(seen) == {one.id}
+
+
+def test_the_first_looks_of_two_threads_find_the_same(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, _ = pair
+    assert client._attributes is client.attributes
+    both = threading.Barrier(2)
+    made = itertools.count()
+
+    def token_hex(size: int) -> str:
+        both.wait(HANG)  # an identifier made now is made twice
+        return f"late {next(made)}"
+
+    monkeypatch.setattr(secrets, "token_hex", token_hex)
+    looks = [Task(lambda: client.id) for _ in range(2)]
+    assert {look.result() for look in looks} == {client.id}
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (("127.0.0.1", 80), ("127.0.0.1", 80)),
+        (("::1", 80, 0, 0), ("::1", 80)),
+        ("/run/socket", "/run/socket"),
+        ("", ""),
+        (b"\0abstract", "\0abstract"),
+    ],
+)
+def test_addresses_as_they_are_shown(raw: Any, shown: Any) -> None:
+    assert address_of(raw) == shown
 
 
 def test_a_service_can_keep_its_endpoint_in_a_set() -> None:

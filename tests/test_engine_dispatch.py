@@ -11,6 +11,7 @@ import pytest
 from syncws.engine.dispatch import CLOSED, IDLE, OPENED, Dispatcher, Mailbox
 from syncws.errors import Close, ProtocolError
 from syncws.protocol.codec import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
+from tests.support import broken_log
 
 HANG = 30.0  # seconds after which a test is taken to hang
 
@@ -157,6 +158,27 @@ def test_the_hooks_may_be_absent() -> None:
         dispatcher.put(event)
     dispatcher.run()
     assert handled == [text("a"), *LAST]
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), SystemExit(1)])
+@pytest.mark.parametrize("logging_fails", [False, True])
+def test_a_handler_that_raises_does_not_hold_up_the_rest(
+    error: BaseException, logging_fails: bool
+) -> None:
+    bench = Bench()
+
+    def fail(event: Event) -> None:
+        if event == text("first"):
+            raise error
+
+    bench.during = fail
+    events = [text("first"), text("second"), Event(CLOSED, Close(1006))]
+    for event in events:
+        bench.dispatcher.put(event)
+    with broken_log("syncws.engine" if logging_fails else "syncws.tests"):
+        bench.run()
+    assert bench.log == [*events, "done"]
+    assert not bench.dispatcher.busy()
 
 
 def test_close_drops_nothing_itself() -> None:

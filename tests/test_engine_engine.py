@@ -165,6 +165,79 @@ def test_two_may_reap_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
     assert not runtime.loop.thread.is_alive()
 
 
+def test_a_callback_left_behind_is_waited_for_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = engine.acquire()
+    begun, may_end = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        assert may_end.wait(HANG)
+
+    loop.call_soon(loop.ready.append, Work(block))
+    assert begun.wait(HANG)
+    engine.release(loop)
+    loop.thread.join(HANG)
+    (stuck,) = engine._ending
+    joined: list[Any] = []
+    join = module._Runtime.join
+
+    def join_and_note(self: Any, deadline: Any) -> bool:
+        joined.append(self)
+        return join(self, deadline)
+
+    monkeypatch.setattr(module._Runtime, "join", join_and_note)
+    engine.reap(0.01)
+    assert joined == [stuck]
+    joined.clear()
+    engine.release(engine.acquire())
+    engine.reap(HANG)
+    assert stuck not in joined
+    may_end.set()
+
+
+def test_runtimes_that_have_ended_do_not_pile_up(engine: Engine) -> None:
+    for _ in range(5):
+        loop = engine.acquire()
+        engine.release(loop)  # and nobody waits, as when the peer ends the last connection
+        loop.thread.join(HANG)
+    assert len(engine._ending) == 1
+
+
+def test_the_last_user_may_go_in_a_thread_of_a_runtime_that_has_ended(engine: Engine) -> None:
+    first = engine.acquire()
+    outcome: SimpleQueue[Any] = SimpleQueue()
+
+    def use_it_again() -> None:
+        try:
+            engine.release(first)
+            first.thread.join(HANG)
+            second = engine.acquire()
+            engine.release(second)
+            second.thread.join(HANG)
+            outcome.put(second.thread.is_alive())
+        except BaseException as exc:
+            outcome.put(exc)
+
+    first.call_soon(first.ready.append, Work(use_it_again))
+    assert outcome.get(timeout=HANG) is False
+
+
+def test_an_io_thread_that_has_died_is_replaced(engine: Engine) -> None:
+    dead = engine.acquire()
+    dead.stop()
+    dead.thread.join(HANG)
+    fresh = engine.acquire()
+    assert fresh is not dead
+    assert engine.stats().users == 1
+    called = threading.Event()
+    fresh.call_soon(called.set)
+    assert called.wait(HANG)
+    engine.release(dead)
+    assert engine.stats().users == 1
+
+
 def test_owns_current_thread(engine: Engine) -> None:
     assert not engine.owns_current_thread()
     loop = engine.acquire()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from syncws.engine.loop import READ, STALL, WRITE, IOLoop
+from tests.support import broken_log
 
 HANG = 30.0  # seconds after which a test is taken to hang
 
@@ -178,6 +179,18 @@ def test_an_owner_that_cannot_even_be_told(bench: Bench, caplog: pytest.LogCaptu
     bench.turn()
 
 
+def test_a_log_that_raises_does_not_end_the_loop(bench: Bench) -> None:
+    broken, good = bench.handler("broken"), bench.handler("good")
+    broken.raises = ValueError("broken")
+    broken.raises_again = True  # and cannot be told
+    with broken_log("syncws.engine"):
+        for handler in (broken, good):
+            handler.peer.send(b"x")
+        bench.turn()
+    assert broken.log == [READ, broken.raises]
+    assert good.log == [READ]
+
+
 # -- Sockets ---------------------------------------------------------
 
 
@@ -214,6 +227,17 @@ def test_a_handler_that_raises_costs_nobody_else(
     assert good.log == [READ]
     assert log == ["call"]
     assert "a call in the I/O thread failed" in caplog.text
+
+
+def test_what_is_not_registered_can_be_unregistered(bench: Bench) -> None:
+    handler = bench.handler()
+    bench.loop.unregister(handler.sock)
+    bench.loop.unregister(handler.sock)
+    bench.loop.register(handler.sock, READ, handler)
+    handler.sock.close()
+    bench.loop.unregister(handler.sock)
+    bench.turn()
+    assert handler.log == []
 
 
 # -- Timers ----------------------------------------------------------
@@ -345,6 +369,29 @@ def test_while_callbacks_wait_the_one_who_empties_the_queue_wakes_the_thread(
     assert not bench.is_woken()
 
 
+def test_a_flush_left_to_the_queues_end_is_not_missed_by_a_round_about_to_wait(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, pool = bench.loop, bench.pool
+    loop.pool = pool
+    pool.queue.append("work")
+    handler = bench.handler()
+
+    class Timers:
+        def next_due(self) -> None:
+            # Amid _patience: a flush is left to the queue's end, which comes
+            # at once; the worker blocks in that work.
+            loop.flush_soon(handler)
+            pool.queue.clear()
+
+    loop._waiting = True
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_timers", Timers())
+        patience = loop._patience()
+    assert patience is not None
+    assert patience <= STALL
+
+
 # -- Work for the pool -----------------------------------------------
 
 
@@ -365,6 +412,18 @@ def test_the_pool_is_looked_after_while_work_waits(bench: Bench) -> None:
     bench.now = 123.0
     bench.turn()
     assert bench.pool.log == [("unblock", 123.0)]
+
+
+def test_calls_for_a_worker(bench: Bench) -> None:
+    bench.loop.pool = bench.pool
+    log: list[int] = []
+    bench.loop.call_soon(bench.loop.call_in_worker, log.append, 1)
+    bench.turn()
+    assert log == []
+    ((name, (errand,)),) = bench.pool.log
+    assert name == "submit"
+    errand.run()
+    assert log == [1]
 
 
 # -- The end ---------------------------------------------------------
@@ -449,4 +508,18 @@ def test_abandon(bench: Bench) -> None:
     assert bench.loop.abandoned
     assert handlers[0].log == ["abandon"]
     assert handlers[1].log == []
+    assert bench.loop._wakeup.fileno() == -1
+
+
+def test_one_that_cannot_be_abandoned_does_not_spoil_the_rest(bench: Bench) -> None:
+    handlers = [bench.handler(str(n)) for n in range(8)]
+    broken, good = handlers[::2], handlers[1::2]
+
+    def fail() -> None:
+        raise AttributeError("not made yet")
+
+    for handler in broken:
+        handler.abandon = fail  # type: ignore[method-assign]
+    bench.loop.abandon()
+    assert [handler.log for handler in good] == [["abandon"]] * 4
     assert bench.loop._wakeup.fileno() == -1

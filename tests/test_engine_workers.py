@@ -12,6 +12,7 @@ from syncws.engine import workers
 from syncws.engine.loop import STALL
 from syncws.engine.workers import WorkerPool
 from syncws.timing import Deadline
+from tests.support import broken_log
 
 HANG = 30.0  # seconds after which a test is taken to hang
 
@@ -83,7 +84,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     deadline = Deadline(HANG)
     never = threading.Event()
     while not condition():
-        assert not deadline.expired
+        assert deadline.remaining() != 0.0
         never.wait(0.001)
 
 
@@ -176,6 +177,29 @@ def test_the_loop_is_woken_when_the_queue_is_empty(make: MakePool) -> None:
     assert lengths.get(timeout=HANG) == 0
     settle(pool)
     assert lengths.empty()
+
+
+def test_the_loop_is_woken_before_the_work_that_empties_the_queue(make: MakePool) -> None:
+    lengths: SimpleQueue[int] = SimpleQueue()
+    pool: WorkerPool
+    pool = make(size=1, wake_loop=lambda: lengths.put(len(pool.queue)))
+    job = Job(blocks=True)
+    pool.submit([job])
+    job.worker()
+    # It may block for ever, and flushes were left to whoever empties the queue.
+    assert lengths.get_nowait() == 0
+    job.end()
+
+
+def test_the_loop_is_woken_by_work_that_takes_itself_from_the_queue(make: MakePool) -> None:
+    woken: SimpleQueue[None] = SimpleQueue()
+    pool = make(size=1, wake_loop=lambda: woken.put(None))
+    second_turn = Job(blocks=True)
+    first_turn = Call(lambda: pool.queue.append(second_turn))
+    pool.submit([first_turn])
+    second_turn.worker()
+    assert woken.qsize() == 2
+    second_turn.end()
 
 
 def test_work_that_comes_when_a_worker_is_about_to_rest(make: MakePool) -> None:
@@ -374,6 +398,42 @@ def test_workers_beyond_the_size_retire(make: MakePool, monkeypatch: pytest.Monk
     assert len(pool._threads) == 2
 
 
+def test_the_io_thread_looks_less_often_while_nobody_can_be_woken(make: MakePool) -> None:
+    pool = make(size=1, max_size=1)
+    jobs = [Job(blocks=True) for _ in range(3)]
+    pool.submit(jobs)
+    jobs[0].worker()
+    now = 100.0
+    pool.unblock(now)
+    seen = []
+    for _ in range(10):
+        seen.append(pool.patience)
+        now += pool.patience
+        pool.unblock(now)
+    assert seen[:3] == [STALL, 2 * STALL, 4 * STALL]
+    assert seen[-1] == pool.patience == 0.1
+    # The queue moves: the next to block is found out soon.
+    jobs[0].end()
+    jobs[1].worker()
+    pool.unblock(now)
+    assert pool.patience == STALL
+    for job in jobs[1:]:
+        job.end()
+
+
+def test_the_io_thread_looks_often_while_there_are_some_to_wake(make: MakePool) -> None:
+    pool = make(size=2, max_size=4)
+    jobs = [Job(blocks=True) for _ in range(4)]
+    pool.submit(jobs)
+    now = 100.0
+    for job in jobs[:3]:
+        job.worker()
+        now = stall(pool, now + 1)
+        assert pool.patience == STALL
+    for job in jobs:
+        job.end()
+
+
 class FakeWorker:
     """A worker whose body is the test."""
 
@@ -451,6 +511,19 @@ def test_work_that_raises_is_logged(
     assert record.getMessage() == "<broken> failed"
     assert record.exc_info is not None
     assert record.exc_info[1] is error
+    settle(pool)
+
+
+def test_a_log_that_raises_does_not_end_the_worker(make: MakePool) -> None:
+    pool = make(size=1)
+
+    def fail() -> None:
+        raise ValueError("broken")
+
+    after = Job()
+    with broken_log("syncws.engine"):
+        pool.submit([Call(fail), after])
+        assert after.worker() == "pool-1"
     settle(pool)
 
 

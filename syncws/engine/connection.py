@@ -387,8 +387,18 @@ class Connection:
                 self._transport.shutdown_write()
 
     def _read_to_end(self) -> None:
-        """Writing has failed. What the peer sent before may tell why: read it."""
+        """Writing has failed. What the peer sent before may tell why: read it.
+
+        That stops where the inbox is full, and goes on when it has room.
+        """
+        with self._lock:
+            self._out.clear()
+            self._flushing = False
+            self._notify()
         for _ in range(_LAST_READS if self._rest is None else 0):
+            if not self._reading:
+                self._update_interest()
+                return
             try:
                 data = self._transport.receive(_READ_SIZE)
             except OSError:
@@ -509,6 +519,7 @@ class Connection:
         inbox.put(Event(CLOSED, self.received or _NO_CLOSE))
         # Without these cycles all is freed at once.
         inbox.on_room = inbox.on_last = nothing
+        self._decoder.release()
         if self._on_end is not None:
             self._on_end(self)
         with self._lock:
@@ -632,6 +643,11 @@ class Connection:
             assert self._answer is not None
             self._send_close(self._answer, State.ENDING)
         self._loop.call_soon(self._end_tcp, self._config.close_timeout, owner=self)
+
+    def give_up(self) -> None:
+        """Have no more messages delivered: whoever gets them cannot go on."""
+        with self._lock:
+            self.closed_here = True
 
     def fail(self, error: BaseException, close: Close) -> None:
         """Close because this end cannot go on.

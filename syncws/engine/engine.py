@@ -49,6 +49,10 @@ class _Runtime:
         self.loop.pool = self.pool
         self.loop.thread.start()
 
+    def is_alive(self) -> bool:
+        """Whether any of the threads is still there."""
+        return self.loop.thread.is_alive() or self.pool.is_alive()
+
     def join(self, deadline: Deadline) -> bool:
         """Wait for the threads to end; return whether they have."""
         self.loop.thread.join(deadline.remaining())
@@ -109,7 +113,7 @@ class Engine:
             if self._users:
                 return
             self._runtime = None
-            self._ending = [one for one in self._ending if not one.join(Deadline(0.0))]
+            self._ending = [one for one in self._ending if one.is_alive()]
             self._ending.append(runtime)
         loop.stop()
 

@@ -199,7 +199,7 @@ class IOLoop:
 
     def call_at(self, when: float, call: Callable[[], None], owner: Handler) -> Timer:
         """Make `call` at `when` on this loop's clock. `owner` is told if it raises."""
-        return self._timers.add(when, functools.partial(self._guard, owner, call))
+        return self._timers.add(when, functools.partial(self.guard, owner, call))
 
     def run(self) -> None:
         """The thread's body."""
@@ -209,7 +209,7 @@ class IOLoop:
                 self._round()
         finally:
             for handler in list(self._handlers):
-                self._guard(handler, handler.abort)
+                self.guard(handler, handler.abort)
             self._make_calls()
             self._selector.close()
             self._wakeup.close()
@@ -271,7 +271,7 @@ class IOLoop:
     def _make_calls(self) -> None:
         for _ in range(len(self._calls)):
             owner, call, args = self._calls.popleft()
-            self._guard(owner, call, *args)
+            self.guard(owner, call, *args)
 
     def _flush(self) -> None:
         dirty = self._dirty
@@ -282,8 +282,8 @@ class IOLoop:
             except Exception as exc:
                 self._failed(connection, exc)
 
-    def _guard(self, owner: Handler | None, call: Callable[..., None], *args: Any) -> None:
-        """Make a call that must not end the loop."""
+    def guard(self, owner: Handler | None, call: Callable[..., None], *args: Any) -> None:
+        """Make a call at once; if it raises, only `owner` is affected. In the I/O thread only."""
         try:
             call(*args)
         except Exception as exc:

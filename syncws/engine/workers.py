@@ -252,6 +252,11 @@ class WorkerPool:
                 self._active += 1
                 worker.gate.release()
 
+    def is_alive(self) -> bool:
+        """Whether any of the workers is still there."""
+        with self._lock:
+            return any(thread.is_alive() for thread in self._threads)
+
     def join(self, deadline: Deadline) -> bool:
         """Wait for the workers to end after `stop`; return whether they have."""
         with self._lock:

@@ -259,6 +259,15 @@ class Decoder:
             events.append(Event(ERROR, exc))
         return events
 
+    def release(self) -> None:
+        """Give back what takes memory: nothing more is received."""
+        self._ended = True
+        self.pending = False
+        self._tail = b""
+        self._partial = None
+        if self._inflate is not None:
+            self._inflate.release()
+
     @property
     def in_message(self) -> bool:
         """Whether a part of a message has come and the rest has not."""

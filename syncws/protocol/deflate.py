@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 
-from ..config import Compression
+from ..config import TOKEN, Compression
 from ..errors import HandshakeError
-from .headers import TOKEN
 
 __all__ = ["Deflate", "DeflateParams", "Inflate", "agree", "choose", "offer"]
 
@@ -276,6 +275,10 @@ class Inflate(Extension):
         self._compressed = False
         self._inflated = 0
         self._unfinished = False  # Bytes were fed and await the tail.
+
+    def release(self) -> None:
+        """Give back the window: nothing more is inflated."""
+        self._decompressor = None
 
     def enabled(self) -> bool:
         """Return True: it was negotiated before it was created."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["TOKEN", "Headers", "check_header", "normalize_extra_headers"]
+from ..config import TOKEN
 
-# RFC 9110 section 5.6.2, as the text of a regular expression.
-TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+__all__ = ["Headers", "check_header", "normalize_extra_headers"]
 
 _NAME = re.compile(TOKEN)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

@@ -21,13 +21,15 @@ __all__ = ["Acceptor", "open_sockets"]
 # Connections accepted at once before others have their turn.
 _BATCH = 64
 
-# Seconds without accepting when the system has no descriptors or memory left.
+# Seconds without accepting when the system cannot.
 _BACK_OFF = 0.5
 
 # What a name's IPv6 address gives where the system has no IPv6.
 _ABSENT = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
 
-_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+# What accept() says of the connection rather than of this system. Among all
+# the others are those for descriptors and memory that have run out.
+_GONE = frozenset((errno.ECONNABORTED, errno.ECONNRESET, errno.EINTR, errno.EPERM, errno.EPROTO))
 
 _log = logging.getLogger("syncws.server")
 
@@ -66,14 +68,14 @@ class Acceptor:
             except BlockingIOError:
                 return
             except OSError as exc:
-                if exc.errno in _EXHAUSTED:
-                    self._back_off(exc)
-                    return
-                continue  # the client went away meanwhile
+                if exc.errno in _GONE:
+                    continue  # the client went away meanwhile
+                self._back_off(exc)
+                return
             self._on_accept(sock)
 
     def _back_off(self, error: OSError) -> None:
-        """The connection stays in the system's queue; trying on would only spin."""
+        """The connections stay in the system's queue; trying on would only spin."""
         self._loop.call_in_worker(
             _log.error, "cannot accept connections, trying again in %s s: %s", _BACK_OFF, error
         )

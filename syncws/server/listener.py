@@ -398,7 +398,7 @@ class Listener:
         )
         runner.bind(Caller(connection, request, subprotocol, addresses), connection)
         self._connections.add(connection)
-        loop.call_soon(connection.start, response, rest, True, True, owner=connection)
+        loop.guard(connection, connection.start, response, rest, True, True)
 
     def _connection_ended(self, connection: Connection) -> None:
         self._connections.discard(connection)

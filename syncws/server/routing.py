@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from urllib.parse import unquote
 
 from ..callbacks import ServiceSpec
@@ -20,6 +21,7 @@ class Router:
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # of those who replace the table
         self._routes: dict[_Segments, tuple[str, ServiceSpec]] = {}
 
     def attach(self, path: str, spec: ServiceSpec) -> None:
@@ -29,9 +31,10 @@ class Router:
             TypeError, ValueError: It is no path, or one that is taken.
         """
         key = _segments(_check_path(path))
-        if key in self._routes:
-            raise ValueError(f"the path {path!r} has a service already: detach it first")
-        self._routes = {**self._routes, key: (path, spec)}
+        with self._lock:
+            if key in self._routes:
+                raise ValueError(f"the path {path!r} has a service already: detach it first")
+            self._routes = {**self._routes, key: (path, spec)}
 
     def detach(self, target: str | Service | type[Service]) -> None:
         """Forget a path, or every path that leads to a service.
@@ -39,15 +42,16 @@ class Router:
         Raises:
             ValueError: There is no such path or service.
         """
-        if isinstance(target, str):
-            key = _segments(_check_path(target))
-            gone = {key} if key in self._routes else set()
-        else:
-            gone = {key for key, (_, spec) in self._routes.items() if spec.service is target}
-        if not gone:
-            known = ", ".join(repr(path) for path, _ in self._routes.values()) or "none"
-            raise ValueError(f"{target!r} is not attached; the attached paths are: {known}")
-        self._routes = {key: route for key, route in self._routes.items() if key not in gone}
+        with self._lock:
+            if isinstance(target, str):
+                key = _segments(_check_path(target))
+                gone = {key} if key in self._routes else set()
+            else:
+                gone = {key for key, (_, spec) in self._routes.items() if spec.service is target}
+            if not gone:
+                known = ", ".join(repr(path) for path, _ in self._routes.values()) or "none"
+                raise ValueError(f"{target!r} is not attached; the attached paths are: {known}")
+            self._routes = {key: route for key, route in self._routes.items() if key not in gone}
 
     def match(self, raw_path: str) -> tuple[str, ServiceSpec] | None:
         """Return the path and the service for a path as it came, percent-encoded."""
