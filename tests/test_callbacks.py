@@ -29,6 +29,9 @@ class FakeConnection:
         self.failures.append((error, close))
         self.closed_here = True
 
+    def give_up(self) -> None:
+        self.closed_here = True
+
 
 class Everything(syncws.Service):
     def __init__(self) -> None:
@@ -218,6 +221,7 @@ def test_a_callback_that_is_cut_short_by_the_end_is_no_failure(
         runner(Event(TEXT, "first"))
         runner(Event(TEXT, "second"))
         runner(ENDED)
+    assert connection.failures == []
     assert [call[0] for call in service.calls] == ["on_text", "on_close"]
     (record,) = caplog.records
     assert record.levelno == logging.INFO

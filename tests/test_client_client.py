@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import syncws
+from syncws.engine.connection import Connection
 from tests.conftest import Leaks
 from tests.support import (
     BINARY,
@@ -22,6 +23,7 @@ from tests.support import (
     frame,
     listening,
     open_pair,
+    server_tls,
 )
 
 # -- Arguments ---------------------------------------------------------------
@@ -100,6 +102,11 @@ def test_tls_settings_without_tls() -> None:
 
     with pytest.raises(ValueError, match="write wss:// for TLS"):
         syncws.Client("ws://localhost:1/", ssl=client_tls())
+
+
+def test_a_servers_tls_context_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"server's context.*create_default_context\(\)"):
+        syncws.Client("wss://localhost:1/", ssl=server_tls())
 
 
 def test_options_are_keywords() -> None:
@@ -364,3 +371,14 @@ def test_a_connection_lost_right_behind_the_handshake_is_a_connect_error(
             assert isinstance(opening.error(), syncws.ConnectError)
             peer.expect_end()
     assert syncws.default_engine().stats().users == 0
+
+
+def test_a_connection_that_cannot_be_started_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Connection, "start", broken)
+    with open_pair() as (client, peer):
+        with pytest.raises(syncws.ConnectionClosed):
+            client.receive(HANG)
+        peer.expect_end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
@@ -36,6 +37,8 @@ from syncws.protocol.codec import (
     Encoder,
     Event,
 )
+from syncws.protocol.deflate import Inflate
+from tests.support import Gate
 
 HANG = 30.0  # seconds after which a test is taken to hang
 ROLES = pytest.mark.parametrize("client", [True, False], ids=["client", "server"])
@@ -391,6 +394,61 @@ def test_a_ping_is_answered_by_itself(make: MakeBench) -> None:
     assert bench.inbox.events == [Event(TEXT, "after")]
 
 
+class GatedEncoder:
+    """An encoder that takes its time for messages."""
+
+    def __init__(self, encoder: Encoder, gate: Gate) -> None:
+        self._encoder = encoder
+        self._gate = gate
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def message(self, *args: Any) -> bytes:
+        self._gate.block()
+        return self._encoder.message(*args)
+
+
+@pytest.mark.parametrize("what", ["ping", "close", "flush"])
+def test_the_io_thread_goes_on_while_a_sender_encodes(make: MakeBench, what: str) -> None:
+    bench = make(client=True)
+    with Gate() as gate:
+        encoder = bench.connection._encoder
+        bench.connection._encoder = GatedEncoder(encoder, gate)  # type: ignore[assignment]
+        sender = Background(bench.connection.send, TEXT, b"big")
+        gate.reached()
+        if what == "ping":
+            bench.peer_sends(bench.encoder.ping(b"x"))
+            assert bench.peer_gets() == [Event(PONG, b"x")]
+        elif what == "close":
+            bench.peer_closes(4000)
+            assert bench.peer_gets() == [Event(CLOSE, Close(4000))]
+        else:
+            bench.loop.flush_soon(bench.connection)
+            bench.turn()
+    if what == "close":
+        assert isinstance(sender.result(), ConnectionClosed)
+        assert bench.peer_gets() == []
+    else:
+        assert sender.result() is None
+        assert bench.peer_gets() == [Event(TEXT, "big")]
+
+
+def test_messages_of_many_threads_go_out_as_they_are_encoded(make: MakeBench) -> None:
+    bench = make()
+    with Gate() as gate:
+        encoder = bench.connection._encoder
+        bench.connection._encoder = GatedEncoder(encoder, gate)  # type: ignore[assignment]
+        first = Background(bench.connection.send, TEXT, b"first", False)
+        gate.reached()
+        # A control frame may come between fragments, and does not wait for them.
+        bench.peer_sends(bench.encoder.ping(b""))
+        assert bench.peer_gets() == [Event(PONG, b"")]
+    assert first.result() is None
+    bench.connection.send(TEXT, b" last")
+    assert bench.peer_gets() == [Event(TEXT, "first last")]
+
+
 def test_a_ping_for_the_inbox(make: MakeBench) -> None:
     bench = make(auto_pong=False)
     bench.peer_sends(bench.encoder.ping(b"x"))
@@ -584,6 +642,23 @@ def test_a_waiting_sender_whose_time_runs_out(make: MakeBench) -> None:
     assert isinstance(sender.result(), SendTimeout)
 
 
+class NeverWait(threading.Condition):
+    """Fails the test when someone waits."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        raise AssertionError(f"waits for {timeout} s")
+
+
+def test_the_io_thread_does_not_wait(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000, send_timeout=30.0)
+    fill(bench)
+    bench.loop.thread = threading.current_thread()
+    bench.connection._condition = NeverWait(bench.connection._lock)
+    with pytest.raises(SendTimeout):
+        bench.connection.send(TEXT, b"a line of the log")
+    assert bench.connection.wait_closed(None) is False
+
+
 def test_a_flood_of_pings_is_bounded_while_the_peer_does_not_read(make: MakeBench) -> None:
     bench = make(send_buffer_size=1000)
     bench.transport.room = 0
@@ -661,6 +736,66 @@ def test_with_a_mailbox(make: MakeBench, limit: str) -> None:
         got.append(event.data)
         bench.turn()
     assert got == [str(n) for n in range(10)]
+
+
+@pytest.mark.parametrize("bound", ["receive_queue_size", "receive_queue_bytes"])
+def test_one_read_that_becomes_a_lot_pauses_and_loses_nothing(make: MakeBench, bound: str) -> None:
+    inflate = Inflate(window_bits=15, no_context_takeover=True, max_message_size=None)
+    texts = [f"{n} ".ljust(4 if bound == "receive_queue_size" else 100_000) for n in range(900)]
+    texts = texts if bound == "receive_queue_size" else texts[:40]
+    bounds = {"receive_queue_size": 10_000, "receive_queue_bytes": 1 << 30} | {
+        bound: 8 if bound == "receive_queue_size" else 200_000
+    }
+
+    def mailbox(loop: IOLoop) -> Mailbox:
+        return Mailbox(
+            max_count=bounds["receive_queue_size"], max_size=bounds["receive_queue_bytes"]
+        )
+
+    bench = make(client=True, inbox=mailbox, **bounds)
+    bench.connection._decoder = Decoder(client=True, inflate=inflate)
+    wire = b""
+    for text in texts:
+        squeezer = zlib.compressobj(9, zlib.DEFLATED, -15)
+        payload = (squeezer.compress(text.encode()) + squeezer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        wire += (
+            bytes((0xC1, 126)) + len(payload).to_bytes(2, "big") + payload
+            if (len(payload) > 125)
+            else bytes((0xC1, len(payload))) + payload
+        )
+    assert len(wire) < 65_536  # one read
+    bench.peer_sends(wire + bench.encoder.close(Close(1000)))
+    count = bench.inbox._count()
+    if bound == "receive_queue_size":
+        assert 8 <= count <= 300
+    else:
+        assert 2 <= count <= 6
+    got = []
+    while (event := next_event(bench)) is not None:
+        got.append(event.data)
+    assert got == texts
+    assert bench.peer_gets() == [Event(CLOSE, Close(1000))]
+
+
+def next_event(bench: Bench) -> Event | None:
+    """Take one from a mailbox, with the round that it leads to."""
+    event: Event | None = bench.inbox.get(0)
+    bench.turn(1)
+    return event
+
+
+def test_to_be_ready_again_changes_nothing(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_full = True
+    bench.peer_says(TEXT, b"1")
+    bench.peer_says(TEXT, b"2")
+    bench.connection.ask_to_read()
+    bench.turn()
+    assert bench.inbox.events == [Event(TEXT, "1")]
+    bench.inbox.is_full = False
+    bench.inbox.on_room()
+    bench.turn()
+    assert bench.inbox.events == [Event(TEXT, "1"), Event(TEXT, "2")]
 
 
 def test_a_paused_connection_ends_with_the_loop(make: MakeBench) -> None:
@@ -960,6 +1095,27 @@ def test_the_peer_goes_while_we_answer(make: MakeBench) -> None:
     assert bench.opcodes() == [CLOSE, CLOSED]
 
 
+@pytest.mark.parametrize("what", ["ready", "room"])
+def test_nothing_makes_it_read_while_it_answers(make: MakeBench, what: str) -> None:
+    bench = make()
+    on_room = bench.inbox.on_room
+    bench.inbox.is_busy = True
+    bench.peer_closes(1000)
+    bench.peer.shutdown(socket.SHUT_WR)
+    assert bench.connection.state is State.ANSWERING
+    if what == "ready":
+        bench.connection.ask_to_read()
+    else:
+        on_room()
+    bench.turn()
+    assert bench.connection.state is State.ANSWERING
+    assert interest(bench) == 0
+    bench.connection.send(TEXT, b"reply")
+    bench.connection.conclude()
+    bench.turn()
+    assert bench.peer_gets() == [Event(TEXT, "reply"), Event(CLOSE, Close(1000))]
+
+
 def test_a_peer_that_half_closes_behind_its_close_gets_its_answer(make: MakeBench) -> None:
     bench = make()
     bench.inbox.is_busy = True
@@ -1093,6 +1249,23 @@ def test_a_message_and_the_end_in_one_go(make: MakeBench) -> None:
     assert bench.inbox.events == [Event(TEXT, "last"), Event(CLOSED, Close(1006))]
 
 
+def test_writing_fails_before_it_is_ready(make: MakeBench) -> None:
+    bench = make(start=False)
+    wire = bench.encoder.message(TEXT, b"first") + bench.encoder.close(Close(1001))
+    bench.connection.start(b"", wire[:4], False, False)
+    bench.peer.sendall(wire[4:])
+    bench.transport.send_error = BrokenPipeError("gone")
+    with pytest.raises(ConnectionClosed):
+        bench.connection.send(TEXT, b"lost")
+    bench.turn()
+    # Nothing is delivered before it is ready, and nothing taken for a mistake.
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+    assert bench.connection.error is None
+    bench.connection.ask_to_read()
+    bench.turn()
+    assert bench.opcodes() == [CLOSED]
+
+
 def test_a_direct_write_fails(make: MakeBench) -> None:
     bench = make()
     # The peer has said why before it went.
@@ -1180,11 +1353,32 @@ def test_what_was_not_read_yet_is_read_when_writing_fails(make: MakeBench) -> No
     ]
 
 
+def test_what_the_decoder_held_back_is_not_lost_when_writing_fails(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_full = True
+    texts = [str(n) for n in range(1000)]
+    wire = b"".join(bench.encoder.message(TEXT, text.encode()) for text in texts)
+    bench.peer.sendall(wire + bench.encoder.close(Close(1001)))
+    bench.transport.send_error = BrokenPipeError("gone")
+    with pytest.raises(ConnectionClosed):
+        bench.connection.send(TEXT, b"lost")
+    bench.turn()
+    assert CLOSED not in bench.opcodes()
+    assert len(bench.inbox.events) < 1000
+    bench.inbox.is_full = False
+    bench.inbox.on_room()
+    bench.turn()
+    assert bench.inbox.events == [
+        *(Event(TEXT, text) for text in texts),
+        Event(CLOSE, Close(1001)),
+        Event(CLOSED, Close(1001)),
+    ]
+
+
 def test_a_peer_that_never_stops_sending_does_not_hold_the_io_thread(
     make: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = make(start=False)
-    bench.connection.start(b"", b"", False, False)
+    bench = make()
     ping = bench.encoder.ping(b"")
     monkeypatch.setattr(bench.transport, "receive", lambda size: ping)
     bench.transport.send_error = BrokenPipeError("gone")
@@ -1371,6 +1565,22 @@ def test_any_byte_is_a_sign_of_life(make: MakeBench) -> None:
     assert bench.connection.latency is None
 
 
+def test_a_peer_that_takes_what_we_send_is_alive(make: MakeBench) -> None:
+    bench = make(ping_interval=20.0, ping_timeout=5.0)
+    bench.transport.room = 0
+    bench.connection.send(BINARY, b"x" * 100_000)
+    for _ in range(3):
+        bench.advance(20.0)  # the ping stands behind the message
+        bench.transport.room = 1000
+        bench.turn()
+        bench.advance(5.0)
+        assert bench.connection.state is State.OPEN
+    bench.advance(20.0)
+    bench.advance(5.0)
+    assert bench.connection.state is State.CLOSED
+    assert isinstance(bench.connection.error, KeepaliveTimeout)
+
+
 def test_what_came_before_the_ping_is_no_sign_of_life(make: MakeBench) -> None:
     bench = make(ping_interval=20.0, ping_timeout=5.0)
     bench.advance(19.0)
@@ -1524,6 +1734,17 @@ def test_what_tls_wants_is_what_the_selector_waits_for(make: MakeBench) -> None:
     assert interest(bench) == 0
 
 
+def test_reading_that_waits_for_writing_is_not_asked_to_read(make: MakeBench) -> None:
+    bench = make()
+    bench.transport.secure = True
+    bench.transport.wants_write = True
+    bench.connection.on_ready(READ)
+    assert interest(bench) == WRITE  # readable it is, over and over
+    bench.transport.wants_write = False
+    bench.connection.on_ready(WRITE)
+    assert interest(bench) == READ
+
+
 def test_writing_that_waits_for_reading_goes_on_when_readable(make: MakeBench) -> None:
     bench = make()
     transport = bench.transport
@@ -1590,6 +1811,24 @@ def test_something_of_ours_raises_in_the_io_thread(
     assert bench.connection.state is State.CLOSED
     assert bench.connection.error is error
     assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+
+
+def test_the_end_comes_though_the_selector_has_lost_the_socket(make: MakeBench) -> None:
+    bench = make()
+    bench.loop._selector.unregister(bench.transport.sock)  # as a failed modify() does
+    bench.connection.abort()
+    assert bench.connection.state is State.CLOSED
+    assert bench.transport.sock.fileno() == -1
+    assert bench.inbox.events == [Event(CLOSED, Close(1006))]
+    assert bench.ended == [bench.connection]
+
+
+def test_a_failure_after_the_end_stops_deliveries(make: MakeBench) -> None:
+    bench = make()
+    bench.connection.abort()
+    assert not bench.connection.closed_here
+    bench.connection.fail(RuntimeError("broken"), Close(1011))
+    assert bench.connection.closed_here
 
 
 @pytest.mark.parametrize("where", ["flush", "timer"])

@@ -408,7 +408,7 @@ def test_the_io_thread_looks_less_often_while_nobody_can_be_woken(make: MakePool
     seen = []
     for _ in range(10):
         seen.append(pool.patience)
-        now += pool.patience
+        now += 2 * pool.patience
         pool.unblock(now)
     assert seen[:3] == [STALL, 2 * STALL, 4 * STALL]
     assert seen[-1] == pool.patience == 0.1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -787,6 +788,99 @@ def test_an_uncompressed_message_has_its_own_limit_with_compression_too() -> Non
     decoder, _ = make_codec(config, PARAMS, client=True)
     wire = header(BINARY, 600, masked=False) + b"a" * 600 + header(FIN, 401, masked=False)
     assert type(only_error(decoder.receive(wire))) is PayloadTooBigError
+
+
+# -- How much at once ------------------------------------------------
+
+
+def drain(decoder: Decoder, data: bytes) -> list[list[Event]]:
+    """Return what each call gives until nothing is pending."""
+    batches = [decoder.receive(data)]
+    while decoder.pending:
+        batches.append(decoder.receive(b""))
+    return batches
+
+
+def test_it_takes_a_break_from_many_messages() -> None:
+    decoder = Decoder(client=True)
+    data = b"".join(frame(FIN | TEXT, b"%d" % n, to_client=True) for n in range(1000))
+    batches = drain(decoder, data + header(FIN | TEXT, 5, masked=False))
+    assert len(batches) > 3
+    assert max(map(len, batches)) <= 256
+    events = [event for batch in batches for event in batch]
+    assert events == [Event(TEXT, str(n)) for n in range(1000)]
+    # Half a header is nothing to come back for.
+    assert not decoder.pending
+    assert decoder.receive(b"hello") == [Event(TEXT, "hello")]
+
+
+def test_it_takes_a_break_from_what_inflates_to_a_lot() -> None:
+    decoder = Decoder(client=True, inflate=new_inflate())
+    messages = [bytes([n]) * 100_000 for n in range(30)]
+    data = b"".join(frame(FIN | RSV1 | BINARY, deflated(m), to_client=True) for m in messages)
+    assert len(data) < 30_000
+    batches = drain(decoder, data)
+    assert max(map(len, batches)) <= 3
+    assert [event.data for batch in batches for event in batch] == messages
+
+
+def test_more_may_come_during_a_break() -> None:
+    decoder = Decoder(client=True)
+    data = b"".join(frame(FIN | TEXT, b"%d" % n, to_client=True) for n in range(600))
+    events = decoder.receive(data[:1999])
+    assert decoder.pending
+    for rest in (data[1999:], b"", b""):
+        events += decoder.receive(rest)
+    assert not decoder.pending
+    assert events == [Event(TEXT, str(n)) for n in range(600)]
+
+
+@pytest.mark.parametrize("last", ["close", "error"])
+def test_the_end_comes_behind_a_break(last: str) -> None:
+    decoder = Decoder(client=True)
+    data = frame(FIN | TEXT, b"x", to_client=True) * 300
+    data += Encoder(client=False).close(Close(1001)) if last == "close" else b"\xff\xff"
+    batches = drain(decoder, data + frame(FIN | TEXT, b"ignored", to_client=True) * 300)
+    opcodes = [event.opcode for batch in batches for event in batch]
+    assert opcodes == [TEXT] * 300 + [CLOSE if last == "close" else ERROR]
+    assert decoder.receive(b"more") == []
+
+
+@pytest.mark.parametrize("first", [FIN | TEXT, FIN | BINARY, TEXT], ids=["text", "binary", "part"])
+def test_a_message_in_tiny_pieces_takes_no_more_memory(first: int) -> None:
+    size = 262_144
+    decoder = Decoder(client=True)
+    wire = frame(first, b"x" * size, to_client=True)
+    chunks = list(pieces(wire, 2))
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for chunk in chunks[:-1]:
+            assert decoder.receive(chunk) == []
+        now, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert decoder.in_message
+    assert now - before < 10 * size  # where four bytes a character are over-allocated
+    events = decoder.receive(chunks[-1])
+    if first == TEXT:
+        events += decoder.receive(frame(FIN | CONTINUATION, to_client=True))
+    assert [len(event.data) for event in events] == [size]
+
+
+@pytest.mark.parametrize("client", [True, False])
+@pytest.mark.parametrize("size", [0, 1, 125])
+def test_control_frames_of_the_encoder_are_by_the_letter(client: bool, size: int) -> None:
+    encoder = Encoder(client=client)
+    payload = b"p" * size
+    peer = Decoder(client=not client)
+    assert peer.receive(encoder.ping(payload)) == [Event(PING, payload)]
+    assert peer.receive(encoder.pong(payload)) == [Event(PONG, payload)]
+    # Amid a fragmented message, and without a part in its state.
+    begun = encoder.message(TEXT, b"be", False) + encoder.ping(payload)
+    assert peer.receive(begun) == [Event(PING, payload)]
+    assert peer.receive(encoder.message(TEXT, b"gun", True)) == [Event(TEXT, "begun")]
+    assert peer.receive(encoder.close(Close(4000, "é"))) == [Event(CLOSE, Close(4000, "é"))]
 
 
 def test_without_limits_nothing_is_too_big() -> None:

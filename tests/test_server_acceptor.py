@@ -237,6 +237,56 @@ def test_an_address_that_is_not_ours() -> None:
     assert caught.value.errno == errno.EADDRNOTAVAIL
 
 
+def without_ipv6(monkeypatch: pytest.MonkeyPatch, missing: str, *hosts: str) -> None:
+    """Be a system without IPv6, where names still have IPv6 addresses: these in their order."""
+
+    class Socket(socket.socket):
+        def __init__(self, family: int = -1, *args: Any) -> None:
+            if family == socket.AF_INET6 and missing == "family":
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            # There may be none here either.
+            super().__init__(socket.AF_INET if family == socket.AF_INET6 else family, *args)
+
+        def bind(self, address: Any) -> None:
+            if ":" in address[0]:
+                raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+            super().bind(address)
+
+        def setsockopt(self, level: int, *args: Any) -> None:
+            if level != socket.IPPROTO_IPV6:
+                super().setsockopt(level, *args)
+
+    def getaddrinfo(host: object, port: int, **options: Any) -> list[Any]:
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in hosts
+        ]
+
+    monkeypatch.setattr(module.socket, "socket", Socket)
+    monkeypatch.setattr(module.socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.parametrize("missing", ["family", "address"])
+@pytest.mark.parametrize("hosts", [("::1", "127.0.0.1"), ("127.0.0.1", "::1")])
+def test_a_family_that_the_system_lacks_is_passed_over(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, missing: str, hosts: tuple[str, ...]
+) -> None:
+    without_ipv6(monkeypatch, missing, *hosts)
+    (sock,) = opened("localhost")
+    assert sock.getsockname()[0] == "127.0.0.1"
+    assert sock.getsockname()[1] > 0
+
+
+@pytest.mark.parametrize("missing", ["family", "address"])
+def test_no_address_is_left(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    without_ipv6(monkeypatch, missing, "::1")
+    with pytest.raises(OSError, match="cannot listen on ::1 port 80") as caught:
+        open_sockets("localhost", 80, None, 5)
+    assert caught.value.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
 def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     def getaddrinfo(*args: object, **options: object) -> list[Any]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ssl
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import syncws
-from tests.support import RawPeer, Recorder, ServerRecorder, listening
+from syncws.engine.connection import Connection
+from tests.support import RawPeer, Recorder, ServerRecorder, client_tls, listening
 
 CONFIG = syncws.ServiceConfig(ping_interval=None)
 
@@ -126,16 +129,61 @@ def test_compression_is_not_forced_on_a_client() -> None:
         assert (frame.rsv, frame.payload) == (0, b"x" * 1000)
 
 
-def test_a_socket_that_cannot_be_wrapped_is_closed() -> None:
+@pytest.mark.parametrize("error", [ssl.SSLError("no"), ValueError("no")])
+def test_a_socket_that_cannot_be_wrapped_is_closed(
+    caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
     class Refusing(ssl.SSLContext):
         def wrap_socket(self, *args: Any, **options: Any) -> Any:
-            raise ssl.SSLError("no")
+            raise error
 
     with (
         listening(Recorder(), ssl=Refusing(ssl.PROTOCOL_TLS_SERVER)) as listener,
         RawPeer.dial(listener) as peer,
     ):
         peer.expect_end()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("context", [ssl.create_default_context, client_tls])
+def test_a_clients_tls_context_is_refused(context: Callable[[], ssl.SSLContext]) -> None:
+    with pytest.raises(ValueError, match=r"client's context.*Purpose\.CLIENT_AUTH"):
+        syncws.Listener(0, ssl=context())
+
+
+def test_config_is_read_when_it_is_attached() -> None:
+    reads: list[str] = []
+
+    class Configured(ServerRecorder):
+        @property
+        def config(self) -> syncws.ServiceConfig:  # type: ignore[override]
+            reads.append(threading.current_thread().name)
+            return CONFIG
+
+    service = Configured()
+    with listening(service) as listener:
+        for _ in range(2):
+            with RawPeer.connect(listener) as peer:
+                peer.round_trip()
+    assert reads == [threading.current_thread().name]
+
+
+def test_a_connection_that_cannot_be_started_is_closed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("broken")
+
+    service = ServerRecorder(CONFIG)
+    with listening(service) as listener:
+        with monkeypatch.context() as patch, RawPeer.dial(listener) as peer:
+            patch.setattr(Connection, "start", broken)
+            peer.send_bytes(RawPeer.request())
+            peer.expect_end()
+        service.expect("on_close", 1006, "")
+        with RawPeer.connect(listener) as peer:
+            peer.round_trip()
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [RuntimeError]
 
 
 def test_a_client_that_resets_at_once_does_no_harm() -> None:

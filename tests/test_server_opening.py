@@ -330,6 +330,21 @@ def test_in_a_forked_child_only_the_descriptor_goes() -> None:
     assert scene.transport.closed == 0
 
 
+def test_what_happens_is_logged_in_a_worker(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene()
+    scene.refusal = Refusal(404, "nothing there")
+    errands: list[Callable[[], None]] = []
+    scene.loop.call_in_worker = (  # type: ignore[method-assign]
+        lambda call, *args: errands.append(lambda: call(*args))
+    )
+    with caplog.at_level("INFO", "syncws.server"):
+        scene.feed(REQUEST)
+        assert caplog.messages == []
+        for errand in errands:
+            errand()
+    assert ["404" in message for message in caplog.messages] == [True]
+
+
 def test_what_happens_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "syncws.server")
     scene = Scene(refusal=Refusal(418, "I am a teapot."))

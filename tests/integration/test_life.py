@@ -29,6 +29,7 @@ from tests.support import (
     Recorder,
     ServerRecorder,
     Task,
+    broken_log,
     close_payload,
     frame,
     interpreter,
@@ -637,6 +638,84 @@ def test_messages_behind_the_one_that_raised_are_not_delivered(
     assert len(logged(caplog)) == 1
 
 
+class Coded(Exception):
+    """As those of web frameworks are."""
+
+    def __init__(self, status_code: Any) -> None:
+        super().__init__(status_code)
+        self.status_code = status_code
+
+
+@pytest.mark.parametrize("code", [404, "404 Not Found", 70_000, None])
+def test_a_status_code_of_the_exception_is_no_close_code(code: Any) -> None:
+    class Refusing(ServerRecorder):
+        def on_text(self, caller: Any, text: str) -> None:
+            raise Coded(code)
+
+    service = Refusing(QUIET_CONFIG)
+    with listening(service) as listener, RawPeer.connect(listener) as peer:
+        service.expect("on_open")
+        peer.text("x")
+        assert peer.expect_close() == (1011, "internal error")
+        peer.close_frame(1011)
+        peer.expect_end()
+        peer.abort()
+        (error,) = service.next().args
+        assert isinstance(error, Coded)
+        service.expect("on_close", 1011, "")
+        began = time.monotonic()
+        listener.stop(HANG)
+        assert time.monotonic() - began < HANG / 2
+
+
+def test_a_log_that_raises_changes_nothing() -> None:
+    service = raising("on_text")(QUIET_CONFIG)
+    with (
+        broken_log("syncws.server"),
+        listening(service) as listener,
+        RawPeer.connect(listener) as peer,
+        RawPeer.connect(listener) as other,
+    ):
+        peer.text("x")
+        peer.expect_close(1011)
+        peer.close_frame(1011)
+        peer.expect_end()
+        peer.abort()
+        for name in ("on_text", "on_error", "on_close"):
+            service.expect(name)
+        other.round_trip()
+
+
+@pytest.mark.parametrize("how", ["sends", "raises"])
+def test_messages_behind_the_loss_of_the_connection_are_not_delivered(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Late(ServerRecorder):
+        def on_text(self, caller: Any, text: str) -> None:
+            super().on_text(caller, text)
+            assert caller._connection.wait_closed(HANG)
+            if how == "raises":
+                raise Boom
+            caller.send_text("you are gone")
+
+    service = Late(QUIET_CONFIG)
+    caplog.set_level(logging.INFO, "syncws.server")
+    with listening(service) as listener:
+        peer = RawPeer.connect(listener)
+        service.expect("on_open")
+        peer.text(*(str(n) for n in range(50)))
+        peer.round_trip()
+        peer.reset()
+        service.expect("on_text", "0")
+        if how == "raises":
+            service.expect("on_error")
+        service.expect("on_close", 1006, "")
+        service.quiet()
+    (record,) = (record for record in caplog.records if record.name == "syncws.server")
+    assert record.levelno == (logging.ERROR if how == "raises" else logging.INFO)
+    assert bool(record.exc_info) is (how == "raises")
+
+
 def test_other_connections_are_unaffected_by_one_that_raises() -> None:
     service = raising("on_text")(QUIET_CONFIG)
     with (
@@ -1212,6 +1291,46 @@ def test_a_connection_and_its_service_are_freed_when_it_has_ended() -> None:
     gc.collect()
     assert len(made) == 2
     assert [ref() for ref in made] == [None, None]
+
+
+@pytest.mark.parametrize("kind", ["blocking", "service"])
+def test_ended_connections_are_freed_without_the_garbage_collector(kind: str) -> None:
+    class Server(syncws.Service):
+        config = syncws.ServiceConfig()
+
+        def on_text(self, caller: Any, text: str) -> None:
+            watch(caller)
+            caller.send_text(text)
+
+    class Callbacks(syncws.Service):
+        def on_text(self, client: Any, text: str) -> None:
+            received.put(text)
+
+    def watch(endpoint: Any) -> None:
+        watched.append(weakref.ref(endpoint._connection, lambda _: freed.put(None)))
+
+    def talk() -> None:
+        service = Callbacks() if kind == "service" else None
+        with syncws.Client(f"ws://127.0.0.1:{listener.port}/", service=service) as client:
+            watch(client)
+            client.send_text("x")
+            assert (client.receive(HANG) if service is None else received.get(timeout=HANG)) == "x"
+
+    watched: list[weakref.ref[Any]] = []
+    freed: queue.Queue[None] = queue.Queue()
+    received: queue.Queue[str] = queue.Queue()
+    with listening(Server()) as listener:
+        talk()  # whatever is made once
+        for _ in range(2):
+            freed.get(timeout=HANG)
+        gc.disable()
+        try:
+            talk()
+            for _ in range(2):
+                freed.get(timeout=HANG)
+        finally:
+            gc.enable()
+    assert [ref() for ref in watched] == [None] * 4
 
 
 def test_a_client_that_is_forgotten_warns_and_lets_its_connection_go() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import queue
 import re
 import resource
 import signal
 import socket
 import ssl
 import stat
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -212,6 +215,33 @@ def test_stop_leaves_a_callback_behind_that_does_not_return(
             seen = {service.next()[::2] for _ in range(2)}
             assert seen == {("on_text", ("x",)), ("on_close", (1006, ""))}
             listener.stop(timeout=0.1)
+
+
+def test_a_stop_cut_short_aborts_and_the_listener_starts_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listener = syncws.Listener(0)
+    listener.attach("/", Echo())
+    listener.start()
+    wait = listener._wait
+
+    def interrupted(deadline: Any, sockets_only: bool) -> bool:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with RawPeer.connect(listener) as peer:
+        echoed(peer)
+        monkeypatch.setattr(listener, "_wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            listener.stop(HANG)
+        assert listener._wait == wait
+        peer.expect_close(1001)
+        peer.expect_end()  # though it has not answered
+    assert listener.addresses == []
+    listener.stop()
+    with listener, RawPeer.connect(listener) as peer:
+        echoed(peer)
+        peer.finish()
 
 
 def test_stop_cuts_handshakes_short() -> None:
@@ -482,6 +512,30 @@ def test_serve_forever_here(number: signal.Signals, started: bool) -> None:
     assert listener.addresses == []
 
 
+def test_serve_forever_with_a_handler_that_was_not_set_from_python(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = signal.signal
+    before = signal.getsignal(signal.SIGTERM)
+
+    def unknown(number: int, handler: Any) -> Any:
+        found = real(number, handler)
+        return None if number == signal.SIGTERM else found
+
+    monkeypatch.setattr(signal, "signal", unknown)
+    listener = syncws.Listener(0)
+    listener.start()
+    stopping = threading.Timer(0, listener.stop)
+    stopping.start()
+    try:
+        listener.serve_forever()
+        assert listener.addresses == []
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        stopping.join(HANG)
+        real(signal.SIGTERM, before)
+
+
 def test_serve_forever_in_another_thread_is_ended_by_stop() -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for _ in range(2):
@@ -568,6 +622,16 @@ def test_a_unix_domain_socket(tmp_path: Path) -> None:
         assert not path.exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract addresses are Linux's")
+def test_an_abstract_unix_domain_socket() -> None:
+    path = f"\0syncws-test-{os.getpid()}"
+    service = ServerRecorder(CONFIG)
+    with listening(service, unix_path=path) as listener, RawPeer.connect(listener) as peer:
+        assert listener.addresses == [path]
+        assert service.expect("on_open").local_address == path
+        peer.round_trip()
+
+
 def test_tls(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
     class Secure(Echo):
         def on_text(self, caller: syncws.Caller, text: str) -> None:
@@ -650,6 +714,34 @@ def test_an_unknown_path_is_answered_404() -> None:
             status, _, body = answer_to(listener, request)
             assert status == 404
             assert b"/other" in body
+
+
+def test_refusals_are_logged_in_a_worker() -> None:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            gate.block()
+            records.put((record.threadName, record.getMessage()))
+
+    records: queue.Queue[tuple[str | None, str]] = queue.Queue()
+    log, handler = logging.getLogger("syncws.server"), Handler(logging.INFO)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        with listening(Echo()) as listener, Gate() as gate:
+            answer_to(listener, plain("GET", "/nowhere"))
+            gate.reached()
+            with RawPeer.connect(listener) as peer:  # a handler that blocks holds up nobody
+                peer.round_trip()
+                echoed(peer)
+            gate.open()
+            name, text = records.get(timeout=HANG)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+    assert name is not None
+    assert name.startswith("syncws-worker-")
+    assert "/nowhere with 404" in text
 
 
 def test_a_wrong_version_is_told_the_right_one() -> None:

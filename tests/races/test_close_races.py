@@ -17,6 +17,7 @@ from tests.support import (
     BINARY,
     CLOSE,
     HANG,
+    Gate,
     RawPeer,
     RawServer,
     Recorder,
@@ -391,3 +392,39 @@ def test_send_from_many_callbacks_while_the_connection_closes(
         for task in tasks:
             assert isinstance(task.error(), syncws.ConnectionClosed)
         service.expect("on_close", 1006, "")
+
+
+def test_a_stop_amid_an_upgrade_closes_behind_the_response(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = ServerRecorder(CONFIG)
+    decide = syncws.Listener._decide
+
+    def late(self: syncws.Listener, *args: Any) -> Any:
+        gate.block()
+        return decide(self, *args)
+
+    monkeypatch.setattr(syncws.Listener, "_decide", late)
+    with Gate() as gate, listening(service) as listener, RawPeer.dial(listener) as peer:
+        assert listener._loop is not None
+        asked: queue.Queue[None] = queue.Queue()
+        call_soon = listener._loop.call_soon
+
+        def note(*args: Any, **options: Any) -> None:
+            call_soon(*args, **options)
+            asked.put(None)
+
+        peer.send_bytes(RawPeer.request())
+        gate.reached()
+        monkeypatch.setattr(listener._loop, "call_soon", note)
+        stopping = Task(listener.stop)
+        asked.get(timeout=HANG)  # to close what there is
+        gate.open()
+        assert peer.read_head().startswith(b"HTTP/1.1 101 ")
+        peer.expect_close(1001)
+        peer.close_frame(1001)
+        peer.expect_end()
+        peer.abort()
+        stopping.result()
+        service.expect("on_open")
+        service.expect("on_close", 1001, "")
