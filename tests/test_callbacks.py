@@ -242,7 +242,10 @@ def test_the_end_of_another_connection_is_a_failure(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize("error", [BOOM, syncws.ConnectionClosed(None, None)])
-def test_a_log_that_raises_does_not_change_the_end(error: Exception) -> None:
+def test_a_log_that_raises_does_not_change_the_end(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOG.name)
     service = Everything()
     service.raises = {"on_text": error}
     runner, connection = runner_of(service)

@@ -453,6 +453,20 @@ def test_what_comes_behind_a_close_or_an_error_is_ignored(
     assert decoder.receive(frame(FIN | TEXT, b"late", to_client=client)) == []
 
 
+@ROLES
+@pytest.mark.parametrize("body", [close_body(1000), close_body(999)])
+def test_what_comes_behind_the_end_of_a_close_in_one_chunk_is_ignored(
+    client: bool, body: bytes
+) -> None:
+    wire = frame(FIN | CLOSE, body, to_client=client)
+    late = frame(FIN | TEXT, b"late", to_client=client)
+    for at in range(1, len(wire)):
+        decoder = Decoder(client=client)
+        assert decoder.receive(wire[:at]) == []
+        events = decoder.receive(wire[at:] + late)
+        assert [event.opcode for event in events] == [ERROR if body == close_body(999) else CLOSE]
+
+
 def test_messages_before_a_close_in_the_same_chunk_are_delivered() -> None:
     wire = frame(FIN | TEXT, b"last", to_client=True) + b"\x88\x00"
     assert Decoder(client=True).receive(wire) == [Event(TEXT, "last"), Event(CLOSE, Close(1005))]

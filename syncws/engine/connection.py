@@ -204,16 +204,29 @@ class Connection:
         if mask & READ:
             self._read()
         if mask & WRITE:
-            self.flush()
+            self._write_on()
 
     def _on_ready_tls(self, mask: int) -> None:
         """Reading may have waited for the socket to be writable, and the other way round."""
         transport = self._transport
         if mask & READ or transport.wants_write:
             self._read()
-        if mask & WRITE or transport.wants_read:
+        if mask & WRITE:
+            self._write_on()
+        elif transport.wants_read:
             self.flush()
         self._update_interest()
+
+    def _write_on(self) -> None:
+        """The socket was full and takes bytes again.
+
+        So the peer has taken some, and is there, though it may have a long
+        way to our last ping.
+        """
+        before = self._out.size
+        self.flush()
+        if self._out.size < before:
+            self._watch.alive = True
 
     def _read(self) -> None:
         try:
@@ -353,7 +366,6 @@ class Connection:
         with self._lock:
             if self._state is _CLOSED:
                 return
-            before = self._out.size
             try:
                 if self._write_error is not None:
                     raise self._write_error
@@ -367,10 +379,6 @@ class Connection:
                 failed = True
             else:
                 self._flushing = not drained
-                if self._out.size < before:
-                    # A peer that takes what we send is there, though it may
-                    # have a long way to our ping.
-                    self._watch.alive = True
                 if self._condition is not None and self._out.size <= self._low:
                     self._condition.notify_all()
         if failed:

@@ -284,6 +284,8 @@ class Decoder:
                 return
             if self._remaining:
                 pos = self._go_on(data, pos, events)
+                if self._ended:
+                    return
                 continue
             if end - pos < 2 and not self._doomed:
                 self._tail = data[pos:]

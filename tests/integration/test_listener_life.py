@@ -450,6 +450,8 @@ def test_a_second_ctrl_c_cuts_the_stop_short() -> None:
     script = (
         _SAY
         + """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 stuck = threading.Event()
 class Stuck(syncws.Service):
     def on_text(self, caller, text):
