@@ -229,11 +229,12 @@ def test_a_stop_cut_short_aborts_and_the_listener_starts_again(
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    with RawPeer.connect(listener) as peer:
+    # The other listener keeps the engine running.
+    with listening(Echo()), RawPeer.connect(listener) as peer:
         echoed(peer)
         monkeypatch.setattr(listener, "_wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            listener.stop(HANG)
+            listener.stop(10 * HANG)
         assert listener._wait == wait
         peer.expect_close(1001)
         peer.expect_end()  # though it has not answered
