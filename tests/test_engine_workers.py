@@ -95,13 +95,17 @@ def settle(pool: WorkerPool) -> None:
 
 
 def stall(pool: WorkerPool, now: float) -> float:
-    """Have the I/O thread see until it acts that the queue does not move; return the time then."""
+    """Have the I/O thread see that the queue does not move, until it acts; return the time then.
+
+    It wakes a worker, or starts one, or finds that it can do neither.
+    """
     epoch = pool._epoch
-    for _ in range(2):  # it may have to learn first where the queue stands
-        if pool._epoch == epoch:
-            now += 2 * STALL
-            pool.unblock(now)
-    assert pool._epoch == epoch + 1
+    for _ in range(workers._GROW_AFTER + 2):
+        now += 2 * pool.patience
+        pool.unblock(now)
+        if pool._epoch != epoch and pool._active:
+            break
+    assert pool._epoch != epoch
     return now
 
 
@@ -367,6 +371,24 @@ def test_the_pool_grows_while_all_block_and_not_beyond_its_bound(make: MakePool)
         job.end()
 
 
+def test_the_pool_does_not_grow_for_a_short_stall(make: MakePool) -> None:
+    pool = make(size=1, max_size=2)
+    jobs = [Job(blocks=True) for _ in range(3)]
+    pool.submit(jobs[:2])
+    jobs[0].worker()
+    now = 100.0
+    pool.unblock(now)
+    for _ in range(workers._GROW_AFTER):
+        now += 1.0  # as long as it may be: the process had no turn meanwhile
+        pool.unblock(now)
+    pool.submit(jobs[2:])
+    assert pool.stats().threads == 1
+    pool.unblock(now + 1.0)
+    assert pool.stats().threads == 2
+    for job in jobs:
+        job.end()
+
+
 def test_a_pool_of_one_fixed_worker(make: MakePool) -> None:
     pool = make(size=1, max_size=1)
     jobs = [Job(blocks=True) for _ in range(3)]
@@ -406,11 +428,13 @@ def test_the_io_thread_looks_less_often_while_nobody_can_be_woken(make: MakePool
     now = 100.0
     pool.unblock(now)
     seen = []
-    for _ in range(10):
+    for _ in range(workers._GROW_AFTER + 10):
         seen.append(pool.patience)
         now += 2 * pool.patience
         pool.unblock(now)
-    assert seen[:3] == [STALL, 2 * STALL, 4 * STALL]
+    often = workers._GROW_AFTER + 1
+    assert seen[:often] == [STALL] * often
+    assert seen[often : often + 2] == [2 * STALL, 4 * STALL]
     assert seen[-1] == pool.patience == 0.1
     # The queue moves: the next to block is found out soon.
     jobs[0].end()

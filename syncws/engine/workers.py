@@ -5,7 +5,7 @@ to serve it: many runnable threads would only fight for the interpreter lock.
 Another is woken when the queue has not moved for a millisecond, which means
 that the one awake has blocked in a callback. A blocked worker no longer counts,
 so the next connection with work wakes another at once; and when every worker
-has blocked the pool grows, up to its bound.
+stays blocked the pool grows, up to its bound.
 
 Threads: `submit` and `unblock` belong to the I/O thread, `run` is a worker,
 `stop`, `join` and `stats` may be called from any thread.
@@ -27,6 +27,12 @@ __all__ = ["PoolStats", "WorkerPool"]
 
 # Seconds that a worker beyond the pool's usual size stays without work.
 _LINGER = 10.0
+
+# Looks in a row at a queue that stands still, with all threads in callbacks,
+# after which the pool grows. Looks and not seconds: on a busy machine the
+# threads may just not have had their turn, but then the I/O thread, which
+# looks, has not had its either.
+_GROW_AFTER = 16
 
 # Seconds between looks at a queue that stands still with all threads blocked.
 _LONGEST_STALL = 0.1
@@ -104,6 +110,7 @@ class WorkerPool:
         self.patience = STALL  # seconds until `unblock` is to be called again
         self._seen_progress = -1
         self._stalled_since = 0.0
+        self._stalls = 0  # looks in a row at which it had not moved
         self._spawn_failed = False
 
     # -- I/O thread ------------------------------------------------------
@@ -126,21 +133,34 @@ class WorkerPool:
         if self._progress != self._seen_progress:
             self._seen_progress = self._progress
             self._stalled_since = now
+            self._stalls = 0
             self.patience = STALL
         elif now - self._stalled_since >= self.patience:
             self._stalled_since = now
+            self._stalls += 1
+            grow = self._stalls > _GROW_AFTER
             with self._lock:
                 self._epoch += 1
                 self._active = 0
-                woken = self._wake_one()
-            # With every thread blocked, looking more often helps nobody: the
-            # first that comes back serves the queue.
-            self.patience = STALL if woken else min(2 * self.patience, _LONGEST_STALL)
+                woken = self._wake_one(grow)
+            if woken:
+                self._stalls = 0
+                self.patience = STALL
+            elif grow:
+                # With every thread blocked, looking more often helps nobody:
+                # the first that comes back serves the queue.
+                self.patience = min(2 * self.patience, _LONGEST_STALL)
 
-    def _wake_one(self) -> bool:
-        """Return whether there was one to wake. Requires _lock."""
-        if not self._idle and (len(self._workers) >= self._max_size or not self._spawn()):
-            return False
+    def _wake_one(self, grow: bool = False) -> bool:
+        """Return whether there was one to wake. Requires _lock.
+
+        Args:
+            grow: Start one beyond the pool's usual size if need be.
+        """
+        if not self._idle:
+            bound = self._max_size if grow else self._size
+            if len(self._workers) >= bound or not self._spawn():
+                return False
         worker = self._idle.pop()
         worker.epoch = self._epoch
         self._active += 1
