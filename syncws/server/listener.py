@@ -160,9 +160,14 @@ class Listener:
             RuntimeError: It is started already.
             OSError: The address cannot be listened on.
         """
+        self._start(forget=True)
+
+    def _start(self, *, forget: bool) -> None:
         with self._lock:
             if self._phase is not _Phase.NEW:
                 raise RuntimeError("the listener is started already")
+            if forget:
+                self._forget_wishes()
             sockets = open_sockets(self._host, self._port, self._unix_path, self._backlog)
             self._loop = loop = self._engine.acquire()
             self._addresses = [address_of(sock.getsockname()) for sock in sockets]
@@ -238,23 +243,28 @@ class Listener:
             stop_timeout: Seconds for `stop`. A second Ctrl-C cuts it short.
         """
         _check_stop(stop_timeout)
-        while not self._wanted.empty():
-            self._wanted.get()
+        with self._lock:
+            started = self._phase is not _Phase.NEW
+        if not started:
+            self._forget_wishes()
         handlers: dict[int, Any] = {}
         try:
             if threading.current_thread() is threading.main_thread():
                 for wanted in (signal.SIGINT, signal.SIGTERM):
                     handlers[wanted] = signal.signal(wanted, self._on_signal)
-            with self._lock:
-                started = self._phase is not _Phase.NEW
             if not started:
-                self.start()
+                self._start(forget=False)
             self._wanted.get()
         finally:
             for signum, handler in handlers.items():
                 # None stands for one that was not set from Python.
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
             self.stop(stop_timeout)
+
+    def _forget_wishes(self) -> None:
+        """Requests to stop that came before the start are none."""
+        while not self._wanted.empty():
+            self._wanted.get()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._wanted.put(number)  # the one queue that may be filled in a signal handler

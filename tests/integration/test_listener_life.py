@@ -520,22 +520,23 @@ def test_serve_forever_with_a_handler_that_was_not_set_from_python(
 ) -> None:
     real = signal.signal
     before = signal.getsignal(signal.SIGTERM)
+    listener = syncws.Listener(0)
 
     def unknown(number: int, handler: Any) -> Any:
         found = real(number, handler)
-        return None if number == signal.SIGTERM else found
+        if number != signal.SIGTERM:
+            return found
+        # Stopped here, amid serve_forever's beginning, it is not started again.
+        listener.stop()
+        return None
 
     monkeypatch.setattr(signal, "signal", unknown)
-    listener = syncws.Listener(0)
     listener.start()
-    stopping = threading.Timer(0, listener.stop)
-    stopping.start()
     try:
         listener.serve_forever()
         assert listener.addresses == []
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
-        stopping.join(HANG)
         real(signal.SIGTERM, before)
 
 
