@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import ssl as ssl_module
+import sys
 import threading
 from queue import SimpleQueue
 from types import FrameType
@@ -44,6 +45,9 @@ __all__ = ["Listener"]
 
 # Seconds that sockets may take to go away once they were aborted.
 _ABORT = 1.0
+
+# What a signal puts where a stop puts the count of starts: it always counts.
+_SIGNAL = sys.maxsize
 
 _log = logging.getLogger("syncws.server")
 
@@ -104,12 +108,14 @@ class Listener:
         self._max_handshake_size = max_handshake_size
         self._backlog = backlog
         self._router = Router()
-        self._wanted: SimpleQueue[int | None] = SimpleQueue()  # requests to stop serving
+        # What ends serve_forever: a stop, as the count of starts then, or a signal.
+        self._stops: SimpleQueue[int] = SimpleQueue()
 
         # Guarded by _lock, which `_changed` wraps.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._phase = _Phase.NEW
+        self._starts = 0
         self._addresses: list[Address] = []
         self._open = 0  # sockets, listening ones included
         self._running = 0  # connections whose on_close has not returned
@@ -160,19 +166,15 @@ class Listener:
             RuntimeError: It is started already.
             OSError: The address cannot be listened on.
         """
-        self._start(forget=True)
-
-    def _start(self, *, forget: bool) -> None:
         with self._lock:
             if self._phase is not _Phase.NEW:
                 raise RuntimeError("the listener is started already")
-            if forget:
-                self._forget_wishes()
             sockets = open_sockets(self._host, self._port, self._unix_path, self._backlog)
             self._loop = loop = self._engine.acquire()
             self._addresses = [address_of(sock.getsockname()) for sock in sockets]
             self._open = len(sockets)
             self._phase = _Phase.STARTED
+            self._starts += 1
             self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
         for acceptor in self._acceptors:
             loop.call_soon(acceptor.listen, owner=acceptor)
@@ -197,6 +199,7 @@ class Listener:
             if self._phase is not _Phase.STARTED:
                 return
             self._phase = _Phase.STOPPING
+            start = self._starts
             loop = self._loop
         assert loop is not None
         try:
@@ -212,7 +215,7 @@ class Listener:
                 self._changed.notify_all()
             self._engine.release(loop)
         self._engine.reap((deadline.remaining() or 0.0) + _ABORT)
-        self._wanted.put(None)
+        self._stops.put(start)
 
     def _close_connections(
         self, loop: IOLoop, timeout: float, deadline: Deadline, in_callback: bool
@@ -245,29 +248,28 @@ class Listener:
         _check_stop(stop_timeout)
         with self._lock:
             started = self._phase is not _Phase.NEW
-        if not started:
-            self._forget_wishes()
+            start = self._starts
+        while not (started or self._stops.empty()):
+            self._stops.get()  # a signal too many, the last time
         handlers: dict[int, Any] = {}
         try:
             if threading.current_thread() is threading.main_thread():
                 for wanted in (signal.SIGINT, signal.SIGTERM):
                     handlers[wanted] = signal.signal(wanted, self._on_signal)
             if not started:
-                self._start(forget=False)
-            self._wanted.get()
+                self.start()
+                start = self._starts
+            # Stops that came before that start are over.
+            while self._stops.get() < start:
+                pass
         finally:
             for signum, handler in handlers.items():
                 # None stands for one that was not set from Python.
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
             self.stop(stop_timeout)
 
-    def _forget_wishes(self) -> None:
-        """Requests to stop that came before the start are none."""
-        while not self._wanted.empty():
-            self._wanted.get()
-
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._wanted.put(number)  # the one queue that may be filled in a signal handler
+        self._stops.put(_SIGNAL)  # the one queue that may be filled in a signal handler
 
     def __enter__(self) -> Listener:
         self.start()
