@@ -330,7 +330,7 @@ class Connection:
                 self._answer = answer
                 self._move(State.ANSWERING)
         if self._state is not State.ANSWERING:
-            self._end_tcp(self._config.close_timeout)
+            self._end_tcp()
             return
         if self._inbox.busy():
             self._reading = False
@@ -342,7 +342,7 @@ class Connection:
             self.conclude()
         self._inbox.put(event)
 
-    def _end_tcp(self, timeout: float) -> None:
+    def _end_tcp(self) -> None:
         """No more frames either way: end TCP once what is queued is written.
 
         The server ends it, so that the client does not keep the port in
@@ -355,7 +355,7 @@ class Connection:
             return
         self._reading = True
         self._watch.relax()
-        self._watch.end_by(self._loop.clock() + timeout)
+        self._watch.end_by(self._loop.clock() + self._config.close_timeout)
         self._schedule()
         self._after_flush()
         self._update_interest()
@@ -650,7 +650,7 @@ class Connection:
                 return
             assert self._answer is not None
             self._send_close(self._answer, State.ENDING)
-        self._loop.call_soon(self._end_tcp, self._config.close_timeout, owner=self)
+        self._loop.call_soon(self._end_tcp, owner=self)
 
     def give_up(self) -> None:
         """Have no more messages delivered: whoever gets them cannot go on."""
@@ -777,7 +777,7 @@ class Connection:
             return
         self._watch.end_by(deadline)
         if self._state is State.ENDING:
-            self._end_tcp(self._config.close_timeout)
+            self._end_tcp()
             return
         self._watch.relax()
         self._schedule()
