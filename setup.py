@@ -1,9 +1,11 @@
 """Packaging of syncws; the version is that of syncws/__init__.py."""
 
 import re
+import sys
+import sysconfig
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 
@@ -16,6 +18,21 @@ def read_version() -> str:
         raise RuntimeError("syncws/__init__.py has no line __version__ = '...'")
     return found.group(1)
 
+
+# One build of the extension serves every CPython from 3.11 on. The stable ABI
+# of 3.10 lacks the buffer protocol, and free-threaded builds have none.
+STABLE_ABI = (
+    sys.implementation.name == "cpython"
+    and sys.version_info >= (3, 11)
+    and not sysconfig.get_config_var("Py_GIL_DISABLED")
+)
+SPEEDUPS = Extension(
+    "syncws._speedups",
+    ["syncws/_speedups.c"],
+    optional=True,  # without a compiler syncws does the same in Python
+    py_limited_api=STABLE_ABI,
+    define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],
+)
 
 TEST = [
     "aiohttp",
@@ -41,6 +58,8 @@ setup(
     license="Apache-2.0",
     packages=find_packages(where=str(ROOT), include=["syncws", "syncws.*"]),
     package_data={"syncws": ["py.typed"]},
+    ext_modules=[SPEEDUPS],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE_ABI else {},
     zip_safe=False,
     python_requires=">=3.10",
     install_requires=["wsproto>=1.3"],

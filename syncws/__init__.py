@@ -34,6 +34,7 @@ from .errors import (
     SendTimeout,
     WebSocketError,
 )
+from .native import speedups
 from .protocol.headers import Headers
 from .protocol.http import Request
 from .server.caller import Caller
@@ -69,4 +70,5 @@ __all__ = [
     "ServiceConfig",
     "WebSocketError",
     "default_engine",
+    "speedups",
 ]

@@ -14,7 +14,7 @@ from .engine.connection import Connection
 from .engine.dispatch import CLOSED, IDLE, OPENED
 from .errors import Close, ConnectionClosed
 from .logs import log_safely
-from .protocol.codec import BINARY, ERROR, PING, PONG, TEXT, Event
+from .protocol.events import BINARY, ERROR, PING, PONG, TEXT, Event
 from .service import Service
 
 __all__ = ["Runner", "ServiceSpec"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from .engine.connection import Connection
 from .errors import Close
-from .protocol.codec import BINARY, PING, PONG, TEXT
+from .protocol.events import BINARY, PING, PONG, TEXT
 from .timing import check_timeout
 
 __all__ = ["Address", "Endpoint", "address_of", "peer_addresses"]

@@ -11,7 +11,7 @@ import syncws
 from syncws.callbacks import Runner, ServiceSpec
 from syncws.engine.dispatch import CLOSED, IDLE, OPENED
 from syncws.errors import Close
-from syncws.protocol.codec import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
+from syncws.protocol.events import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
 from tests.support import broken_log
 
 LOG = logging.getLogger("syncws.tests")

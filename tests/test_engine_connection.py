@@ -26,18 +26,18 @@ from syncws.errors import (
     ProtocolError,
     SendTimeout,
 )
-from syncws.protocol.codec import (
+from syncws.protocol.decoder import Decoder
+from syncws.protocol.deflate import Inflate
+from syncws.protocol.encoder import Encoder
+from syncws.protocol.events import (
     BINARY,
     CLOSE,
     ERROR,
     PING,
     PONG,
     TEXT,
-    Decoder,
-    Encoder,
     Event,
 )
-from syncws.protocol.deflate import Inflate
 from tests.support import Gate
 
 HANG = 30.0  # seconds after which a test is taken to hang

@@ -10,7 +10,7 @@ import pytest
 
 from syncws.engine.dispatch import CLOSED, IDLE, OPENED, Dispatcher, Mailbox
 from syncws.errors import Close, ProtocolError
-from syncws.protocol.codec import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
+from syncws.protocol.events import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
 from tests.support import broken_log
 
 HANG = 30.0  # seconds after which a test is taken to hang

@@ -9,7 +9,8 @@ from syncws.engine.connection import Connection
 from syncws.engine.dispatch import Mailbox
 from syncws.engine.loop import IOLoop
 from syncws.engine.state import MOVES, State
-from syncws.protocol.codec import Decoder, Encoder
+from syncws.protocol.decoder import Decoder
+from syncws.protocol.encoder import Encoder
 
 # RFC 6455 section 7, as drawn at the top of the module.
 ALLOWED = {

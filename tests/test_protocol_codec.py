@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 
+from syncws import native
 from syncws.config import Compression, ConnectionConfig
 from syncws.errors import (
     Close,
@@ -21,19 +22,22 @@ from syncws.errors import (
     ProtocolError,
     WebSocketError,
 )
-from syncws.protocol.codec import (
+from syncws.protocol import decoder as decoder_module
+from syncws.protocol import encoder as encoder_module
+from syncws.protocol import plain
+from syncws.protocol.codec import make_codec
+from syncws.protocol.decoder import Decoder
+from syncws.protocol.deflate import DeflateParams, Inflate
+from syncws.protocol.encoder import Encoder
+from syncws.protocol.events import (
     BINARY,
     CLOSE,
     ERROR,
     PING,
     PONG,
     TEXT,
-    Decoder,
-    Encoder,
     Event,
-    make_codec,
 )
-from syncws.protocol.deflate import DeflateParams, Inflate
 
 FIN = 0x80
 RSV1 = 0x40
@@ -43,6 +47,19 @@ PARAMS = DeflateParams(False, False, 12, 12)
 
 ROLES = pytest.mark.parametrize("client", [True, False], ids=["client", "server"])
 SIZES = [0, 1, 125, 126, 127, 65_535, 65_536]
+
+
+@pytest.fixture(autouse=True, scope="module", params=["C", "Python"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run every test with the loops of the extension, and with those in Python."""
+    if request.param == "C" and native.extension is None:
+        pytest.skip("the C extension is not in use")
+    source = native.extension if request.param == "C" else plain
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoder_module, "read_frames", source.read_frames)
+        patch.setattr(decoder_module, "Payload", source.Payload)
+        patch.setattr(encoder_module, "frame", source.frame)
+        yield
 
 
 # -- Frames by the letter of RFC 6455 section 5.2 --------------------

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "syncws"
 # From the bottom up; a room imports from those above it in this list, and from
 # itself. "__init__" is what `import syncws` gives.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "logs"),
+    ("errors", "logs", "native"),
     ("config", "timing"),
     ("protocol",),
     ("engine",),

@@ -22,7 +22,9 @@ from ..errors import (
     ProtocolError,
     SendTimeout,
 )
-from ..protocol.codec import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Decoder, Encoder, Event
+from ..protocol.decoder import Decoder
+from ..protocol.encoder import Encoder
+from ..protocol.events import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
 from ..timing import Deadline
 from .dispatch import CLOSED, IDLE, OPENED, Inbox, nothing
 from .loop import READ, WRITE, IOLoop

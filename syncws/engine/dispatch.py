@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from ..logs import log_safely
-from ..protocol.codec import BINARY, CLOSE, ERROR, TEXT, Event
+from ..protocol.events import BINARY, CLOSE, ERROR, TEXT, Event
 from .loop import IOLoop
 
 __all__ = ["CLOSED", "IDLE", "OPENED", "Dispatcher", "Inbox", "Mailbox", "nothing"]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from syncws.protocol.masking import mask
+from syncws.protocol.plain import mask
 
 # Around every border that an implementation may have: words, the switch from
 # integers to tables, a frame's length fields.

@@ -1,0 +1,785 @@
+/* The loops of the data path in C; syncws/protocol/plain.py has each in Python.
+ *
+ * Both do the same, byte for byte, and the tests run against both. Nothing here
+ * keeps state between calls but a Payload, which one thread fills.
+ *
+ * receive() and send() keep the interpreter lock: the sockets never block, so a
+ * call takes microseconds, and to give the lock up and fight for it again takes
+ * longer than that. Large writes give it up.
+ *
+ * References: RFC 6455 section 5 (frames), section 5.3 (masking); RFC 3629 (UTF-8).
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef MS_WINDOWS
+#include <sys/socket.h>
+#include <sys/types.h>
+#endif
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE */
+#endif
+
+#define FIN_TEXT 0x81
+#define FIN_BINARY 0x82
+#define MASKED 0x80
+
+/* Bytes of a masked text that are unmasked on the stack. */
+#define SMALL 4096
+
+/* Bytes of a write for which the interpreter lock is given up. */
+#define LARGE 131072
+
+/* -- Masking ------------------------------------------------------------- */
+
+/* `to` may be `from`. `phase` is the offset of the first byte in its payload. */
+static void
+xor_bytes(unsigned char *to, const unsigned char *from, size_t size, const unsigned char *key,
+          size_t phase)
+{
+    unsigned char turned[8];
+    uint64_t word, pattern;
+    size_t i;
+
+    for (i = 0; i < 8; i++) {
+        turned[i] = key[(phase + i) & 3];
+    }
+    memcpy(&pattern, turned, 8);
+    for (i = 0; i + 8 <= size; i += 8) {
+        memcpy(&word, from + i, 8);
+        word ^= pattern;
+        memcpy(to + i, &word, 8);
+    }
+    for (; i < size; i++) {
+        to[i] = from[i] ^ turned[i & 7];
+    }
+}
+
+static PyObject *
+wrong_count(const char *name, int wanted)
+{
+    return PyErr_Format(PyExc_TypeError, "%s takes %d arguments", name, wanted);
+}
+
+static int
+get_key(PyObject *object, unsigned char **key)
+{
+    char *bytes;
+    Py_ssize_t size;
+
+    if (PyBytes_AsStringAndSize(object, &bytes, &size) < 0) {
+        return -1;
+    }
+    if (size != 4) {
+        PyErr_Format(PyExc_ValueError, "a masking key has 4 bytes, not %zd", size);
+        return -1;
+    }
+    *key = (unsigned char *)bytes;
+    return 0;
+}
+
+static PyObject *
+speedups_mask(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    char *data;
+    unsigned char *key;
+    Py_ssize_t size;
+    PyObject *result;
+
+    if (count != 2) {
+        return wrong_count("mask", 2);
+    }
+    if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0 || get_key(args[1], &key) < 0) {
+        return NULL;
+    }
+    result = PyBytes_FromStringAndSize(NULL, size);
+    if (result != NULL) {
+        xor_bytes((unsigned char *)PyBytes_AsString(result), (unsigned char *)data, (size_t)size,
+                  key, 0);
+    }
+    return result;
+}
+
+/* -- Reading frames ------------------------------------------------------- */
+
+/* A new `Event`, which is a tuple of three. Steals `data`, also when it fails. */
+static PyObject *
+new_event(PyTypeObject *type, allocfunc alloc, long opcode, PyObject *data)
+{
+    PyObject *event, *number;
+
+    if (data == NULL) {
+        return NULL;
+    }
+    number = PyLong_FromLong(opcode);
+    event = number != NULL ? alloc(type, 3) : NULL;
+    if (event == NULL) {
+        Py_DECREF(data);
+        Py_XDECREF(number);
+        return NULL;
+    }
+    Py_INCREF(Py_True);
+    /* The first two cannot fail: the event is a tuple, new and long enough. */
+    PyTuple_SetItem(event, 0, number);
+    PyTuple_SetItem(event, 1, data);
+    PyTuple_SetItem(event, 2, Py_True);
+    return event;
+}
+
+static PyObject *
+unmasked_bytes(const unsigned char *from, size_t size, const unsigned char *key)
+{
+    PyObject *result;
+
+    if (key == NULL) {
+        return PyBytes_FromStringAndSize((const char *)from, (Py_ssize_t)size);
+    }
+    result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (result != NULL) {
+        xor_bytes((unsigned char *)PyBytes_AsString(result), from, size, key, 0);
+    }
+    return result;
+}
+
+static PyObject *
+unmasked_text(const unsigned char *from, size_t size, const unsigned char *key)
+{
+    unsigned char small[SMALL], *plain = small;
+    PyObject *result;
+
+    if (key == NULL) {
+        return PyUnicode_DecodeUTF8((const char *)from, (Py_ssize_t)size, "strict");
+    }
+    if (size > SMALL) {
+        plain = PyMem_Malloc(size);
+        if (plain == NULL) {
+            return PyErr_NoMemory();
+        }
+    }
+    xor_bytes(plain, from, size, key, 0);
+    result = PyUnicode_DecodeUTF8((const char *)plain, (Py_ssize_t)size, "strict");
+    if (plain != small) {
+        PyMem_Free(plain);
+    }
+    return result;
+}
+
+/* The size of the frame's header and, in *size, that of its payload; 0 if the
+ * header is not complete or can only be refused. */
+static size_t
+read_header(const unsigned char *at, size_t available, unsigned mask_bit, uint64_t *size)
+{
+    size_t header = 2, i;
+
+    *size = at[1] ^ mask_bit; /* were the bit wrong, this would be 128 or more */
+    if (*size > 127) {
+        return 0;
+    }
+    if (*size > 125) {
+        size_t width = *size == 126 ? 2 : 8;
+        if (available < 2 + width) {
+            return 0;
+        }
+        *size = 0;
+        for (i = 0; i < width; i++) {
+            *size = *size << 8 | at[2 + i];
+        }
+        if (*size < (width == 2 ? 126u : 65536u)) {
+            return 0;
+        }
+        header += width;
+    }
+    if (mask_bit) {
+        header += 4;
+    }
+    return available >= header ? header : 0;
+}
+
+static PyObject *
+speedups_read_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    const unsigned char *data;
+    Py_ssize_t pos, end, length, most, made = 0;
+    uint64_t limit;
+    unsigned mask_bit;
+    PyObject *events;
+    PyTypeObject *type;
+    allocfunc alloc;
+
+    if (count != 8) {
+        return wrong_count("read_frames", 8);
+    }
+    if (PyByteArray_Check(args[0])) {
+        data = (const unsigned char *)PyByteArray_AsString(args[0]);
+        length = PyByteArray_Size(args[0]);
+    }
+    else {
+        char *bytes;
+        if (PyBytes_AsStringAndSize(args[0], &bytes, &length) < 0) {
+            return NULL;
+        }
+        data = (const unsigned char *)bytes;
+    }
+    pos = PyLong_AsSsize_t(args[1]);
+    end = PyLong_AsSsize_t(args[2]);
+    mask_bit = (unsigned)PyLong_AsUnsignedLong(args[3]);
+    limit = PyLong_AsUnsignedLongLong(args[4]);
+    most = PyLong_AsSsize_t(args[5]);
+    events = args[6];
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (pos < 0 || end > length || (mask_bit & ~(unsigned)MASKED)) {
+        PyErr_SetString(PyExc_ValueError, "read_frames: the range or the mask bit is wrong");
+        return NULL;
+    }
+    if (!PyList_Check(events) || !PyType_Check(args[7]) ||
+        !PyType_IsSubtype((PyTypeObject *)args[7], &PyTuple_Type)) {
+        PyErr_SetString(PyExc_TypeError, "read_frames needs a list and a type of tuple");
+        return NULL;
+    }
+    type = (PyTypeObject *)args[7];
+    alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+
+    while (end - pos >= 2 && made < most) {
+        const unsigned char *at = data + pos, *payload, *key;
+        size_t available = (size_t)(end - pos), header;
+        uint64_t size;
+        PyObject *event, *value;
+
+        if (at[0] != FIN_TEXT && at[0] != FIN_BINARY) {
+            break;
+        }
+        header = read_header(at, available, mask_bit, &size);
+        if (header == 0 || size > limit || size > available - header) {
+            break;
+        }
+        payload = at + header;
+        key = mask_bit ? payload - 4 : NULL;
+        if (at[0] == FIN_TEXT) {
+            value = unmasked_text(payload, (size_t)size, key);
+            if (value == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+                PyErr_Clear(); /* the caller tells where and why */
+                break;
+            }
+        }
+        else {
+            value = unmasked_bytes(payload, (size_t)size, key);
+        }
+        event = new_event(type, alloc, at[0] & 0x0F, value);
+        if (event == NULL) {
+            return NULL;
+        }
+        if (PyList_Append(events, event) < 0) {
+            Py_DECREF(event);
+            return NULL;
+        }
+        Py_DECREF(event);
+        pos += (Py_ssize_t)(header + size);
+        made++;
+    }
+    return PyLong_FromSsize_t(pos);
+}
+
+/* -- Writing frames ------------------------------------------------------- */
+
+static size_t
+write_header(unsigned char *to, unsigned first, uint64_t size, int masked)
+{
+    unsigned bit = masked ? MASKED : 0;
+    int i;
+
+    to[0] = (unsigned char)first;
+    if (size < 126) {
+        to[1] = (unsigned char)(bit | size);
+        return 2;
+    }
+    if (size < 65536) {
+        to[1] = (unsigned char)(bit | 126);
+        to[2] = (unsigned char)(size >> 8);
+        to[3] = (unsigned char)size;
+        return 4;
+    }
+    to[1] = (unsigned char)(bit | 127);
+    for (i = 0; i < 8; i++) {
+        to[2 + i] = (unsigned char)(size >> (56 - 8 * i));
+    }
+    return 10;
+}
+
+static PyObject *
+speedups_frame(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    unsigned char header[14], *key = NULL, *to;
+    unsigned long first;
+    char *payload;
+    Py_ssize_t size;
+    size_t length;
+    PyObject *result;
+
+    if (count != 3) {
+        return wrong_count("frame", 3);
+    }
+    first = PyLong_AsUnsignedLong(args[0]);
+    if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[1], &payload, &size) < 0 ||
+        (args[2] != Py_None && get_key(args[2], &key) < 0)) {
+        return NULL;
+    }
+    length = write_header(header, (unsigned)first, (uint64_t)size, key != NULL);
+    if (key != NULL) {
+        memcpy(header + length, key, 4);
+        length += 4;
+    }
+    result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length + size);
+    if (result == NULL) {
+        return NULL;
+    }
+    to = (unsigned char *)PyBytes_AsString(result);
+    memcpy(to, header, length);
+    if (key != NULL) {
+        xor_bytes(to + length, (unsigned char *)payload, (size_t)size, key, 0);
+    }
+    else {
+        memcpy(to + length, payload, (size_t)size);
+    }
+    return result;
+}
+
+/* -- UTF-8 as it arrives -------------------------------------------------- */
+
+/* What a character that is not complete needs next. */
+typedef struct {
+    unsigned need;           /* bytes still to come */
+    unsigned char low, high; /* the range of the next one */
+    unsigned char surrogates; /* what has begun may be one, which is no character */
+} utf8_state;
+
+/* Whether `size` more bytes are good, with characters cut anywhere. */
+static int
+utf8_goes_on(utf8_state *state, const unsigned char *at, size_t size)
+{
+    const unsigned char *end = at + size;
+
+    while (at < end) {
+        unsigned char byte;
+
+        if (state->need) {
+            if (*at < state->low || *at > state->high) {
+                return 0;
+            }
+            /* Of a surrogate Python's decoder refuses the last byte, not the
+             * second; so it is here. */
+            if (state->need == 2 && state->surrogates && *at > 0x9F) {
+                state->low = 0xFF;
+                state->high = 0x00;
+            }
+            else {
+                state->low = 0x80;
+                state->high = 0xBF;
+            }
+            at++;
+            state->need--;
+            continue;
+        }
+        while (end - at >= 8) {
+            uint64_t word;
+            memcpy(&word, at, 8);
+            if (word & UINT64_C(0x8080808080808080)) {
+                break;
+            }
+            at += 8;
+        }
+        if (at == end) {
+            break;
+        }
+        byte = *at++;
+        if (byte < 0x80) {
+            continue;
+        }
+        state->low = 0x80;
+        state->high = 0xBF;
+        if (byte >= 0xC2 && byte <= 0xDF) {
+            state->need = 1;
+        }
+        else if (byte >= 0xE0 && byte <= 0xEF) {
+            state->need = 2;
+            if (byte == 0xE0) {
+                state->low = 0xA0; /* no shorter form exists */
+            }
+            state->surrogates = byte == 0xED;
+        }
+        else if (byte >= 0xF0 && byte <= 0xF4) {
+            state->need = 3;
+            state->surrogates = 0;
+            if (byte == 0xF0) {
+                state->low = 0x90;
+            }
+            else if (byte == 0xF4) {
+                state->high = 0x8F; /* nothing above U+10FFFF */
+            }
+        }
+        else {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* -- A payload that arrives in pieces ------------------------------------- */
+
+/* Room that is made at once. A larger payload gets more as it arrives, since
+ * the peer's word for its size is not worth that much. */
+#define FIRST_ROOM 1048576
+
+/* Its bytes are received into the object that the application gets. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *bytes; /* NULL once taken */
+    Py_ssize_t size;
+    Py_ssize_t room; /* the length of `bytes` */
+    Py_ssize_t filled;
+    Py_ssize_t views; /* of `bytes`, which must stay where it is meanwhile */
+    unsigned char key[4];
+    int masked;
+    int text;
+    utf8_state utf8;
+} payload_object;
+
+static PyObject *
+payload_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    payload_object *self;
+    PyObject *key;
+    unsigned char *bytes = NULL;
+    Py_ssize_t size;
+    int text;
+    allocfunc alloc;
+
+    if (!PyArg_ParseTuple(args, "nOp", &size, &key, &text)) {
+        return NULL;
+    }
+    if (key != Py_None && get_key(key, &bytes) < 0) {
+        return NULL;
+    }
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError, "a payload's size is negative");
+        return NULL;
+    }
+    alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    self = (payload_object *)alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->size = size;
+    self->room = size < FIRST_ROOM ? size : FIRST_ROOM;
+    self->text = text;
+    self->masked = bytes != NULL;
+    if (bytes != NULL) {
+        memcpy(self->key, bytes, 4);
+    }
+    self->bytes = PyBytes_FromStringAndSize(NULL, self->room);
+    if (self->bytes == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void
+payload_dealloc(payload_object *self)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+
+    Py_CLEAR(self->bytes);
+    release(self);
+    Py_DECREF(type);
+}
+
+/* See that there is room for one byte at least, if any is to come. */
+static int
+payload_make_room(payload_object *self)
+{
+    Py_ssize_t room = self->room;
+    PyObject *larger;
+
+    if (self->bytes == NULL) {
+        PyErr_SetString(PyExc_ValueError, "the payload was taken");
+        return -1;
+    }
+    if (self->filled < room || room == self->size) {
+        return 0;
+    }
+    if (self->views) {
+        PyErr_SetString(PyExc_BufferError, "the payload's space is still in use");
+        return -1;
+    }
+    room = room < self->size / 2 ? 2 * room : self->size;
+    larger = PyBytes_FromStringAndSize(NULL, room);
+    if (larger == NULL) {
+        return -1;
+    }
+    memcpy(PyBytes_AsString(larger), PyBytes_AsString(self->bytes), (size_t)self->filled);
+    Py_DECREF(self->bytes);
+    self->bytes = larger;
+    self->room = room;
+    return 0;
+}
+
+static int
+payload_get_buffer(payload_object *self, Py_buffer *view, int flags)
+{
+    view->obj = NULL;
+    if (payload_make_room(self) < 0) {
+        return -1;
+    }
+    if (PyBuffer_FillInfo(view, (PyObject *)self, PyBytes_AsString(self->bytes) + self->filled,
+                          self->room - self->filled, 0, flags) < 0) {
+        return -1;
+    }
+    self->views++;
+    return 0;
+}
+
+static void
+payload_release_buffer(payload_object *self, Py_buffer *view)
+{
+    self->views--;
+}
+
+/* A memoryview of where the next bytes can be received to. */
+static PyObject *
+payload_space(payload_object *self, PyObject *ignored)
+{
+    return PyMemoryView_FromObject((PyObject *)self);
+}
+
+/* Unmask and check `size` more bytes that are in place; whether they are good. */
+static int
+payload_grow(payload_object *self, Py_ssize_t size)
+{
+    unsigned char *at = (unsigned char *)PyBytes_AsString(self->bytes) + self->filled;
+
+    if (self->masked) {
+        xor_bytes(at, at, (size_t)size, self->key, (size_t)self->filled);
+    }
+    self->filled += size;
+    if (!self->text) {
+        return 1;
+    }
+    return utf8_goes_on(&self->utf8, at, (size_t)size) &&
+           !(self->filled == self->size && self->utf8.need);
+}
+
+static PyObject *
+payload_fill(payload_object *self, PyObject *number)
+{
+    Py_ssize_t size = PyLong_AsSsize_t(number);
+
+    if (size == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (self->bytes == NULL || size < 0 || size > self->room - self->filled) {
+        PyErr_SetString(PyExc_ValueError, "a payload has no room for that");
+        return NULL;
+    }
+    return PyBool_FromLong(payload_grow(self, size));
+}
+
+static PyObject *
+payload_add(payload_object *self, PyObject *piece)
+{
+    char *from;
+    Py_ssize_t size;
+    int good = 1;
+
+    if (PyBytes_AsStringAndSize(piece, &from, &size) < 0) {
+        return NULL;
+    }
+    if (size > self->size - self->filled) {
+        PyErr_SetString(PyExc_ValueError, "a payload has no room for that");
+        return NULL;
+    }
+    do {
+        Py_ssize_t part;
+        if (payload_make_room(self) < 0) {
+            return NULL;
+        }
+        part = self->room - self->filled < size ? self->room - self->filled : size;
+        memcpy(PyBytes_AsString(self->bytes) + self->filled, from, (size_t)part);
+        good = payload_grow(self, part);
+        from += part;
+        size -= part;
+    } while (good && size);
+    return PyBool_FromLong(good);
+}
+
+/* What has been filled, unmasked. */
+static PyObject *
+payload_so_far(payload_object *self, PyObject *ignored)
+{
+    if (self->bytes == NULL) {
+        PyErr_SetString(PyExc_ValueError, "the payload was taken");
+        return NULL;
+    }
+    return PyBytes_FromStringAndSize(PyBytes_AsString(self->bytes), self->filled);
+}
+
+static PyObject *
+payload_take(payload_object *self, PyObject *ignored)
+{
+    PyObject *bytes = self->bytes, *text;
+
+    if (bytes == NULL || self->filled != self->size) {
+        PyErr_SetString(PyExc_ValueError, "the payload is not complete, or was taken");
+        return NULL;
+    }
+    self->bytes = NULL;
+    if (!self->text) {
+        return bytes;
+    }
+    text = PyUnicode_DecodeUTF8(PyBytes_AsString(bytes), self->size, "strict");
+    Py_DECREF(bytes);
+    return text;
+}
+
+static PyMethodDef payload_methods[] = {
+    {"space", (PyCFunction)(void (*)(void))payload_space, METH_NOARGS, NULL},
+    {"fill", (PyCFunction)(void (*)(void))payload_fill, METH_O, NULL},
+    {"add", (PyCFunction)(void (*)(void))payload_add, METH_O, NULL},
+    {"so_far", (PyCFunction)(void (*)(void))payload_so_far, METH_NOARGS, NULL},
+    {"take", (PyCFunction)(void (*)(void))payload_take, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot payload_slots[] = {
+    {Py_tp_new, (void *)payload_new},
+    {Py_tp_dealloc, (void *)payload_dealloc},
+    {Py_tp_methods, (void *)payload_methods},
+    {Py_bf_getbuffer, (void *)payload_get_buffer},
+    {Py_bf_releasebuffer, (void *)payload_release_buffer},
+    {0, NULL},
+};
+
+static PyType_Spec payload_spec = {
+    "syncws._speedups.Payload", sizeof(payload_object), 0, Py_TPFLAGS_DEFAULT, payload_slots,
+};
+
+/* -- Sockets --------------------------------------------------------------- */
+
+#ifndef MS_WINDOWS
+
+static PyObject *
+failed(Py_ssize_t blocked)
+{
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+        return PyLong_FromSsize_t(blocked);
+    }
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* receive(fd, bytearray): bytes received, 0 at the end, -1 if there is nothing. */
+static PyObject *
+speedups_receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    long fd;
+    Py_ssize_t size;
+
+    if (count != 2) {
+        return wrong_count("receive", 2);
+    }
+    fd = PyLong_AsLong(args[0]);
+    if (fd == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (!PyByteArray_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "receive needs a bytearray");
+        return NULL;
+    }
+    size = recv((int)fd, PyByteArray_AsString(args[1]), (size_t)PyByteArray_Size(args[1]),
+                MSG_DONTWAIT);
+    return size < 0 ? failed(-1) : PyLong_FromSsize_t(size);
+}
+
+/* send(fd, bytes): bytes written, 0 if there is no room. */
+static PyObject *
+speedups_send(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    long fd;
+    char *data;
+    Py_ssize_t size, sent;
+
+    if (count != 2) {
+        return wrong_count("send", 2);
+    }
+    fd = PyLong_AsLong(args[0]);
+    if (fd == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (PyBytes_AsStringAndSize(args[1], &data, &size) < 0) {
+        return NULL;
+    }
+    if (size < LARGE) {
+        sent = send((int)fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        sent = send((int)fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        Py_END_ALLOW_THREADS
+    }
+    return sent < 0 ? failed(0) : PyLong_FromSsize_t(sent);
+}
+
+#endif
+
+/* -- The module ------------------------------------------------------------ */
+
+static PyMethodDef speedups_methods[] = {
+    {"mask", (PyCFunction)(void (*)(void))speedups_mask, METH_FASTCALL, NULL},
+    {"read_frames", (PyCFunction)(void (*)(void))speedups_read_frames, METH_FASTCALL, NULL},
+    {"frame", (PyCFunction)(void (*)(void))speedups_frame, METH_FASTCALL, NULL},
+#ifndef MS_WINDOWS
+    {"receive", (PyCFunction)(void (*)(void))speedups_receive, METH_FASTCALL, NULL},
+    {"send", (PyCFunction)(void (*)(void))speedups_send, METH_FASTCALL, NULL},
+#endif
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+speedups_exec(PyObject *module)
+{
+    PyObject *type = PyType_FromSpec(&payload_spec);
+    int result;
+
+    if (type == NULL) {
+        return -1;
+    }
+    result = PyModule_AddType(module, (PyTypeObject *)type);
+    Py_DECREF(type);
+    return result;
+}
+
+static PyModuleDef_Slot speedups_slots[] = {
+    {Py_mod_exec, (void *)speedups_exec},
+#ifdef Py_GIL_DISABLED
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef speedups_module = {
+    PyModuleDef_HEAD_INIT, "_speedups", NULL, 0, speedups_methods, speedups_slots,
+    NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC
+PyInit__speedups(void)
+{
+    return PyModuleDef_Init(&speedups_module);
+}

@@ -1,0 +1,95 @@
+"""Messages and control frames to bytes: the outbound half of a connection.
+
+Messages of one uncompressed frame, and control frames, are written here;
+fragments and compressed messages by wsproto. RFC 6455 section 5.
+"""
+
+from __future__ import annotations
+
+import os
+
+from wsproto.frame_protocol import FrameProtocol
+
+from ..errors import Close, InvalidContinuationFrameError
+from .deflate import Deflate
+from .events import BINARY, CLOSE, PING, PONG, TEXT
+from .kernels import frame
+
+__all__ = ["Encoder"]
+
+_FIN = 0x80
+
+_NO_LIMIT = 1 << 63
+
+
+class Encoder:
+    """The outbound half: messages and control frames in, bytes out.
+
+    Control frames share no state with messages: one thread may ask for them
+    while another encodes a message.
+
+    Args:
+        client: Whether this end is the client, which masks what it sends.
+        deflate: permessage-deflate's outbound half if it was agreed on.
+        threshold: Messages of fewer bytes are not compressed.
+    """
+
+    __slots__ = ("_client", "_deflate", "_open", "_proto", "_threshold")
+
+    def __init__(self, *, client: bool, deflate: Deflate | None = None, threshold: int = 0) -> None:
+        self._client = client
+        self._deflate = deflate
+        self._threshold = threshold if deflate else _NO_LIMIT
+        self._open: int | None = None  # opcode of a fragmented message under way
+        self._proto: FrameProtocol | None = None
+
+    def message(self, opcode: int, payload: bytes, final: bool = True) -> bytes:
+        """Return the frame of a message, or of a fragment of one.
+
+        Args:
+            opcode: TEXT or BINARY.
+            payload: The data; for TEXT valid UTF-8 as a whole, fragment by fragment.
+            final: False if more fragments follow.
+
+        Raises:
+            InvalidContinuationFrameError: A fragmented message of the other
+                type is under way; nothing has changed. RFC 6455 section 5.4.
+        """
+        if final and self._open is None and len(payload) < self._threshold:
+            return frame(_FIN | opcode, payload, os.urandom(4) if self._client else None)
+        return self._by_wsproto(opcode, payload, final)
+
+    def _by_wsproto(self, opcode: int, payload: bytes, final: bool) -> bytes:
+        if self._open is None:
+            if self._deflate is not None:
+                self._deflate.compress_next = not final or len(payload) >= self._threshold
+        elif self._open != opcode:
+            names = {TEXT: "text", BINARY: "binary"}
+            raise InvalidContinuationFrameError(
+                f"a fragmented {names[self._open]} message is under way: end it with "
+                f"final=True before sending {names[opcode]}"
+            )
+        self._open = None if final else opcode
+        if self._proto is None:
+            self._proto = FrameProtocol(self._client, [self._deflate] if self._deflate else [])
+        data = payload.decode() if opcode == TEXT else payload
+        return bytes(self._proto.send_data(data, final))
+
+    def ping(self, payload: bytes) -> bytes:
+        """Return a ping frame. RFC 6455 section 5.5.2."""
+        return self._control(PING, payload)
+
+    def pong(self, payload: bytes) -> bytes:
+        """Return a pong frame. RFC 6455 section 5.5.3."""
+        return self._control(PONG, payload)
+
+    def close(self, close: Close) -> bytes:
+        """Return a close frame; one without a body for code 1005. RFC 6455 section 5.5.1."""
+        if close.code == 1005:
+            return self._control(CLOSE, b"")
+        return self._control(CLOSE, close.code.to_bytes(2, "big") + close.reason.encode())
+
+    def _control(self, opcode: int, payload: bytes) -> bytes:
+        """Return a control frame. RFC 6455 section 5.5."""
+        assert len(payload) < 126
+        return frame(_FIN | opcode, payload, os.urandom(4) if self._client else None)
