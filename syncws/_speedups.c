@@ -20,6 +20,10 @@
 #ifndef MS_WINDOWS
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/uio.h>
+#ifdef __linux__
+#include <sys/epoll.h>
+#endif
 #endif
 
 #ifndef MSG_NOSIGNAL
@@ -32,6 +36,15 @@
 
 /* Bytes of a masked text that are unmasked on the stack. */
 #define SMALL 4096
+
+/* Bytes of the longest header, a masking key included. */
+#define MAX_HEADER 14
+
+/* Chunks for one sendmsg, well below any system's IOV_MAX. */
+#define MAX_CHUNKS 64
+
+/* Descriptors that one round of waiting tells of. */
+#define MAX_EVENTS 1024
 
 /* Bytes of a write for which the interpreter lock is given up. */
 #define LARGE 131072
@@ -201,16 +214,93 @@ read_header(const unsigned char *at, size_t available, unsigned mask_bit, uint64
     return available >= header ? header : 0;
 }
 
+/* What frames are read for. */
+typedef struct {
+    unsigned mask_bit;
+    uint64_t limit;
+    Py_ssize_t most;
+    PyTypeObject *type;
+    allocfunc alloc;
+} reading;
+
+static int
+get_reading(PyObject *const *args, reading *how)
+{
+    how->mask_bit = (unsigned)PyLong_AsUnsignedLong(args[0]);
+    how->limit = PyLong_AsUnsignedLongLong(args[1]);
+    how->most = PyLong_AsSsize_t(args[2]);
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    if (how->mask_bit & ~(unsigned)MASKED) {
+        PyErr_Format(PyExc_ValueError, "the mask bit is 0x80 or 0, not %u", how->mask_bit);
+        return -1;
+    }
+    if (!PyType_Check(args[3]) ||
+        !PyType_IsSubtype((PyTypeObject *)args[3], &PyTuple_Type)) {
+        PyErr_SetString(PyExc_TypeError, "an event's type is a type of tuple");
+        return -1;
+    }
+    how->type = (PyTypeObject *)args[3];
+    how->alloc = (allocfunc)PyType_GetSlot(how->type, Py_tp_alloc);
+    return 0;
+}
+
+/* Append an event for each plain frame; return where they end, or -1. */
+static Py_ssize_t
+read_plain(const unsigned char *data, Py_ssize_t pos, Py_ssize_t end, const reading *how,
+           PyObject *events)
+{
+    Py_ssize_t made = 0;
+
+    while (end - pos >= 2 && made < how->most) {
+        const unsigned char *at = data + pos, *payload, *key;
+        size_t available = (size_t)(end - pos), header;
+        uint64_t size;
+        PyObject *event, *value;
+        int failed;
+
+        if (at[0] != FIN_TEXT && at[0] != FIN_BINARY) {
+            break;
+        }
+        header = read_header(at, available, how->mask_bit, &size);
+        if (header == 0 || size > how->limit || size > available - header) {
+            break;
+        }
+        payload = at + header;
+        key = how->mask_bit ? payload - 4 : NULL;
+        if (at[0] == FIN_TEXT) {
+            value = unmasked_text(payload, (size_t)size, key);
+            if (value == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+                PyErr_Clear(); /* the caller tells where and why */
+                break;
+            }
+        }
+        else {
+            value = unmasked_bytes(payload, (size_t)size, key);
+        }
+        event = new_event(how->type, how->alloc, at[0] & 0x0F, value);
+        if (event == NULL) {
+            return -1;
+        }
+        failed = PyList_Append(events, event);
+        Py_DECREF(event);
+        if (failed < 0) {
+            return -1;
+        }
+        pos += (Py_ssize_t)(header + size);
+        made++;
+    }
+    return pos;
+}
+
+/* read_frames(data, pos, end, mask_bit, limit, most, event_type, events) */
 static PyObject *
 speedups_read_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     const unsigned char *data;
-    Py_ssize_t pos, end, length, most, made = 0;
-    uint64_t limit;
-    unsigned mask_bit;
-    PyObject *events;
-    PyTypeObject *type;
-    allocfunc alloc;
+    Py_ssize_t pos, end, length;
+    reading how;
 
     if (count != 8) {
         return wrong_count("read_frames", 8);
@@ -228,63 +318,15 @@ speedups_read_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
     }
     pos = PyLong_AsSsize_t(args[1]);
     end = PyLong_AsSsize_t(args[2]);
-    mask_bit = (unsigned)PyLong_AsUnsignedLong(args[3]);
-    limit = PyLong_AsUnsignedLongLong(args[4]);
-    most = PyLong_AsSsize_t(args[5]);
-    events = args[6];
-    if (PyErr_Occurred()) {
+    if (PyErr_Occurred() || get_reading(args + 3, &how) < 0) {
         return NULL;
     }
-    if (pos < 0 || end > length || (mask_bit & ~(unsigned)MASKED)) {
-        PyErr_SetString(PyExc_ValueError, "read_frames: the range or the mask bit is wrong");
+    if (pos < 0 || end > length || !PyList_Check(args[7])) {
+        PyErr_SetString(PyExc_ValueError, "read_frames: a wrong range, or no list");
         return NULL;
     }
-    if (!PyList_Check(events) || !PyType_Check(args[7]) ||
-        !PyType_IsSubtype((PyTypeObject *)args[7], &PyTuple_Type)) {
-        PyErr_SetString(PyExc_TypeError, "read_frames needs a list and a type of tuple");
-        return NULL;
-    }
-    type = (PyTypeObject *)args[7];
-    alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-
-    while (end - pos >= 2 && made < most) {
-        const unsigned char *at = data + pos, *payload, *key;
-        size_t available = (size_t)(end - pos), header;
-        uint64_t size;
-        PyObject *event, *value;
-
-        if (at[0] != FIN_TEXT && at[0] != FIN_BINARY) {
-            break;
-        }
-        header = read_header(at, available, mask_bit, &size);
-        if (header == 0 || size > limit || size > available - header) {
-            break;
-        }
-        payload = at + header;
-        key = mask_bit ? payload - 4 : NULL;
-        if (at[0] == FIN_TEXT) {
-            value = unmasked_text(payload, (size_t)size, key);
-            if (value == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
-                PyErr_Clear(); /* the caller tells where and why */
-                break;
-            }
-        }
-        else {
-            value = unmasked_bytes(payload, (size_t)size, key);
-        }
-        event = new_event(type, alloc, at[0] & 0x0F, value);
-        if (event == NULL) {
-            return NULL;
-        }
-        if (PyList_Append(events, event) < 0) {
-            Py_DECREF(event);
-            return NULL;
-        }
-        Py_DECREF(event);
-        pos += (Py_ssize_t)(header + size);
-        made++;
-    }
-    return PyLong_FromSsize_t(pos);
+    pos = read_plain(data, pos, end, &how, args[7]);
+    return pos < 0 ? NULL : PyLong_FromSsize_t(pos);
 }
 
 /* -- Writing frames ------------------------------------------------------- */
@@ -313,14 +355,31 @@ write_header(unsigned char *to, unsigned first, uint64_t size, int masked)
     return 10;
 }
 
+/* Write a frame to `to`, which has room; return its length. */
+static size_t
+write_frame(unsigned char *to, unsigned first, const unsigned char *payload, size_t size,
+            const unsigned char *key)
+{
+    size_t length = write_header(to, first, size, key != NULL);
+
+    if (key == NULL) {
+        memcpy(to + length, payload, size);
+    }
+    else {
+        memcpy(to + length, key, 4);
+        length += 4;
+        xor_bytes(to + length, payload, size, key, 0);
+    }
+    return length + size;
+}
+
 static PyObject *
 speedups_frame(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    unsigned char header[14], *key = NULL, *to;
+    unsigned char *key = NULL;
     unsigned long first;
     char *payload;
-    Py_ssize_t size;
-    size_t length;
+    Py_ssize_t size, header;
     PyObject *result;
 
     if (count != 3) {
@@ -331,22 +390,11 @@ speedups_frame(PyObject *module, PyObject *const *args, Py_ssize_t count)
         (args[2] != Py_None && get_key(args[2], &key) < 0)) {
         return NULL;
     }
-    length = write_header(header, (unsigned)first, (uint64_t)size, key != NULL);
-    if (key != NULL) {
-        memcpy(header + length, key, 4);
-        length += 4;
-    }
-    result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length + size);
-    if (result == NULL) {
-        return NULL;
-    }
-    to = (unsigned char *)PyBytes_AsString(result);
-    memcpy(to, header, length);
-    if (key != NULL) {
-        xor_bytes(to + length, (unsigned char *)payload, (size_t)size, key, 0);
-    }
-    else {
-        memcpy(to + length, payload, (size_t)size);
+    header = (size < 126 ? 2 : size < 65536 ? 4 : 10) + (key != NULL ? 4 : 0);
+    result = PyBytes_FromStringAndSize(NULL, header + size);
+    if (result != NULL) {
+        write_frame((unsigned char *)PyBytes_AsString(result), (unsigned)first,
+                    (unsigned char *)payload, (size_t)size, key);
     }
     return result;
 }
@@ -451,6 +499,22 @@ typedef struct {
     utf8_state utf8;
 } payload_object;
 
+/* malloc() gives free memory at the end of its heap back to the system and
+ * asks for large blocks anew each time, and the system clears what it gives:
+ * for a stream of large messages that takes longer than all the rest. It
+ * learns from a block that is freed to keep twice as much. Not touched, the
+ * block costs nothing. */
+static void
+expect_blocks_of(Py_ssize_t size)
+{
+    static Py_ssize_t expected = 65536;
+
+    if (size > expected) {
+        expected = size;
+        PyMem_Free(PyMem_Malloc(4 * (size_t)size));
+    }
+}
+
 static PyObject *
 payload_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -478,6 +542,7 @@ payload_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     self->size = size;
     self->room = size < FIRST_ROOM ? size : FIRST_ROOM;
+    expect_blocks_of(self->room);
     self->text = text;
     self->masked = bytes != NULL;
     if (bytes != NULL) {
@@ -676,64 +741,310 @@ static PyType_Spec payload_spec = {
 #ifndef MS_WINDOWS
 
 static PyObject *
-failed(Py_ssize_t blocked)
+failed(int error, Py_ssize_t blocked)
 {
-    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+    if (error == EAGAIN || error == EWOULDBLOCK || error == EINTR) {
         return PyLong_FromSsize_t(blocked);
     }
+    errno = error;
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
-/* receive(fd, bytearray): bytes received, 0 at the end, -1 if there is nothing. */
+/* receive(fd, buffer): bytes received, 0 at the end, -1 if there is nothing. */
 static PyObject *
 speedups_receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    long fd;
+    Py_buffer view;
     Py_ssize_t size;
+    long fd;
+    int error;
 
     if (count != 2) {
         return wrong_count("receive", 2);
     }
     fd = PyLong_AsLong(args[0]);
-    if (fd == -1 && PyErr_Occurred()) {
+    if ((fd == -1 && PyErr_Occurred()) || PyObject_GetBuffer(args[1], &view, PyBUF_WRITABLE) < 0) {
         return NULL;
     }
-    if (!PyByteArray_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "receive needs a bytearray");
-        return NULL;
+    /* A bytearray is room for whatever comes, as a rule little; a view of that
+     * size is the room for a large payload. */
+    if (view.len < LARGE || PyByteArray_Check(args[1])) {
+        size = recv((int)fd, view.buf, (size_t)view.len, MSG_DONTWAIT);
     }
-    size = recv((int)fd, PyByteArray_AsString(args[1]), (size_t)PyByteArray_Size(args[1]),
-                MSG_DONTWAIT);
-    return size < 0 ? failed(-1) : PyLong_FromSsize_t(size);
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        size = recv((int)fd, view.buf, (size_t)view.len, MSG_DONTWAIT);
+        Py_END_ALLOW_THREADS
+    }
+    error = errno;
+    PyBuffer_Release(&view);
+    return size < 0 ? failed(error, -1) : PyLong_FromSsize_t(size);
 }
 
-/* send(fd, bytes): bytes written, 0 if there is no room. */
+/* send(fd, data): bytes written, 0 if there is no room. */
 static PyObject *
 speedups_send(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
+    Py_buffer view;
+    Py_ssize_t sent;
     long fd;
-    char *data;
-    Py_ssize_t size, sent;
+    int error;
 
     if (count != 2) {
         return wrong_count("send", 2);
     }
     fd = PyLong_AsLong(args[0]);
-    if (fd == -1 && PyErr_Occurred()) {
+    if ((fd == -1 && PyErr_Occurred()) || PyObject_GetBuffer(args[1], &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
-    if (PyBytes_AsStringAndSize(args[1], &data, &size) < 0) {
-        return NULL;
-    }
-    if (size < LARGE) {
-        sent = send((int)fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (view.len < LARGE) {
+        sent = send((int)fd, view.buf, (size_t)view.len, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
     else {
         Py_BEGIN_ALLOW_THREADS
-        sent = send((int)fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent = send((int)fd, view.buf, (size_t)view.len, MSG_DONTWAIT | MSG_NOSIGNAL);
         Py_END_ALLOW_THREADS
     }
-    return sent < 0 ? failed(0) : PyLong_FromSsize_t(sent);
+    error = errno;
+    PyBuffer_Release(&view);
+    return sent < 0 ? failed(error, 0) : PyLong_FromSsize_t(sent);
+}
+
+/* receive_frames(fd, mask_bit, limit, most, event_type, bytearray): a list of
+ * events if all that has come were whole plain frames; that list, where they
+ * end and where the bytes end, if there is more; else what receive() returns. */
+static PyObject *
+speedups_receive_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    long fd;
+    char *buffer;
+    Py_ssize_t size, end;
+    reading how;
+    PyObject *events, *result;
+
+    if (count != 6) {
+        return wrong_count("receive_frames", 6);
+    }
+    fd = PyLong_AsLong(args[0]);
+    if ((fd == -1 && PyErr_Occurred()) || get_reading(args + 1, &how) < 0) {
+        return NULL;
+    }
+    if (!PyByteArray_Check(args[5])) {
+        PyErr_SetString(PyExc_TypeError, "receive_frames needs a bytearray");
+        return NULL;
+    }
+    buffer = PyByteArray_AsString(args[5]);
+    size = recv((int)fd, buffer, (size_t)PyByteArray_Size(args[5]), MSG_DONTWAIT);
+    if (size <= 0) {
+        return size < 0 ? failed(errno, -1) : PyLong_FromLong(0);
+    }
+    events = PyList_New(0);
+    if (events == NULL) {
+        return NULL;
+    }
+    end = read_plain((unsigned char *)buffer, 0, size, &how, events);
+    if (end == size) {
+        return events;
+    }
+    result = end < 0 ? NULL : Py_BuildValue("Onn", events, end, size);
+    Py_DECREF(events);
+    return result;
+}
+
+/* send_frame(fd, first, payload, key): None, or what there was no room for. */
+static PyObject *
+speedups_send_frame(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    unsigned char small[SMALL], *frame = small, *key = NULL;
+    unsigned long first;
+    char *payload;
+    Py_ssize_t size, sent;
+    size_t length;
+    long fd;
+    PyObject *rest = NULL;
+
+    if (count != 4) {
+        return wrong_count("send_frame", 4);
+    }
+    fd = PyLong_AsLong(args[0]);
+    first = PyLong_AsUnsignedLong(args[1]);
+    if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[2], &payload, &size) < 0 ||
+        (args[3] != Py_None && get_key(args[3], &key) < 0)) {
+        return NULL;
+    }
+    if (size > SMALL - MAX_HEADER) {
+        frame = PyMem_Malloc((size_t)size + MAX_HEADER);
+        if (frame == NULL) {
+            return PyErr_NoMemory();
+        }
+    }
+    length = write_frame(frame, (unsigned)first, (unsigned char *)payload, (size_t)size, key);
+    sent = send((int)fd, frame, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent == (Py_ssize_t)length) {
+        Py_INCREF(Py_None);
+        rest = Py_None;
+    }
+    else if (sent >= 0 || errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+        sent = sent < 0 ? 0 : sent;
+        rest = PyBytes_FromStringAndSize((char *)frame + sent, (Py_ssize_t)length - sent);
+    }
+    else {
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    if (frame != small) {
+        PyMem_Free(frame);
+    }
+    return rest;
+}
+
+/* send_many(fd, chunks): bytes written, 0 if there is no room. */
+static PyObject *
+speedups_send_many(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    Py_buffer views[MAX_CHUNKS];
+    struct iovec parts[MAX_CHUNKS];
+    struct msghdr message;
+    Py_ssize_t total = 0, sent;
+    long fd;
+    int number = 0, error;
+    PyObject *iterator, *chunk;
+
+    if (count != 2) {
+        return wrong_count("send_many", 2);
+    }
+    fd = PyLong_AsLong(args[0]);
+    if (fd == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    iterator = PyObject_GetIter(args[1]);
+    if (iterator == NULL) {
+        return NULL;
+    }
+    while (number < MAX_CHUNKS && (chunk = PyIter_Next(iterator)) != NULL) {
+        int wrong = PyObject_GetBuffer(chunk, &views[number], PyBUF_SIMPLE);
+        Py_DECREF(chunk); /* the view keeps it */
+        if (wrong < 0) {
+            break;
+        }
+        parts[number].iov_base = views[number].buf;
+        parts[number].iov_len = (size_t)views[number].len;
+        total += views[number].len;
+        number++;
+    }
+    Py_DECREF(iterator);
+    memset(&message, 0, sizeof message);
+    message.msg_iov = parts;
+    message.msg_iovlen = (size_t)number;
+    if (PyErr_Occurred()) {
+        sent = -1;
+    }
+    else if (total < LARGE) {
+        sent = sendmsg((int)fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        sent = sendmsg((int)fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        Py_END_ALLOW_THREADS
+    }
+    error = errno;
+    while (number) {
+        PyBuffer_Release(&views[--number]);
+    }
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    return sent < 0 ? failed(error, 0) : PyLong_FromSsize_t(sent);
+}
+
+#endif
+
+/* -- Waiting --------------------------------------------------------------- */
+
+#ifdef __linux__
+
+/* What selectors call EVENT_READ and EVENT_WRITE. */
+#define READ 1
+#define WRITE 2
+
+/* (owner, mask) for a descriptor that is ready; NULL, without an error, if
+ * nobody owns it. An error or the end of a connection makes both ready. */
+static PyObject *
+find_owner(PyObject *owners, const struct epoll_event *event)
+{
+    PyObject *number, *found, *owner;
+    long mask, got = 0;
+
+    number = PyLong_FromLong(event->data.fd);
+    if (number == NULL) {
+        return NULL;
+    }
+    found = PyDict_GetItemWithError(owners, number);
+    Py_DECREF(number);
+    if (found == NULL) {
+        return NULL;
+    }
+    if (event->events == EPOLLIN) {
+        Py_INCREF(found); /* as a rule that is what it waits for */
+        return found;
+    }
+    owner = PyTuple_GetItem(found, 0);
+    mask = owner != NULL ? PyLong_AsLong(PyTuple_GetItem(found, 1)) : -1;
+    if (mask < 0) {
+        return NULL;
+    }
+    if (event->events & ~(uint32_t)EPOLLOUT) {
+        got |= READ;
+    }
+    if (event->events & ~(uint32_t)EPOLLIN) {
+        got |= WRITE;
+    }
+    return Py_BuildValue("Ol", owner, got & mask);
+}
+
+/* epoll_wait(epfd, milliseconds, owners): a list of (owner, mask).
+ *
+ * `owners` has that pair for each descriptor. Whoever waits here comes back
+ * only when it has the interpreter lock again, and by then more is ready than
+ * when it was woken: that is what it returns. */
+static PyObject *
+speedups_epoll_wait(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    struct epoll_event found[MAX_EVENTS];
+    PyObject *list;
+    long fd, timeout;
+    int number = 1, i;
+
+    if (count != 3) {
+        return wrong_count("epoll_wait", 3);
+    }
+    fd = PyLong_AsLong(args[0]);
+    timeout = PyLong_AsLong(args[1]);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (timeout != 0) {
+        Py_BEGIN_ALLOW_THREADS
+        number = epoll_wait((int)fd, found, 1, (int)timeout);
+        Py_END_ALLOW_THREADS
+    }
+    if (number > 0) {
+        number = epoll_wait((int)fd, found, MAX_EVENTS, 0);
+    }
+    if (number < 0) {
+        if (errno != EINTR) {
+            return PyErr_SetFromErrno(PyExc_OSError);
+        }
+        number = 0;
+    }
+    list = PyList_New(0);
+    for (i = 0; list != NULL && i < number; i++) {
+        PyObject *pair = find_owner(args[2], &found[i]);
+        if (pair != NULL ? PyList_Append(list, pair) < 0 : PyErr_Occurred() != NULL) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(pair);
+    }
+    return list;
 }
 
 #endif
@@ -746,7 +1057,13 @@ static PyMethodDef speedups_methods[] = {
     {"frame", (PyCFunction)(void (*)(void))speedups_frame, METH_FASTCALL, NULL},
 #ifndef MS_WINDOWS
     {"receive", (PyCFunction)(void (*)(void))speedups_receive, METH_FASTCALL, NULL},
+    {"receive_frames", (PyCFunction)(void (*)(void))speedups_receive_frames, METH_FASTCALL, NULL},
     {"send", (PyCFunction)(void (*)(void))speedups_send, METH_FASTCALL, NULL},
+    {"send_frame", (PyCFunction)(void (*)(void))speedups_send_frame, METH_FASTCALL, NULL},
+    {"send_many", (PyCFunction)(void (*)(void))speedups_send_many, METH_FASTCALL, NULL},
+#endif
+#ifdef __linux__
+    {"epoll_wait", (PyCFunction)(void (*)(void))speedups_epoll_wait, METH_FASTCALL, NULL},
 #endif
     {NULL, NULL, 0, NULL},
 };

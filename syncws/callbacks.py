@@ -175,6 +175,7 @@ class Runner:
         "_spec",
         "_streamed",
         "_where",
+        "_whole",
     )
 
     # Both are set before the first event.
@@ -186,6 +187,8 @@ class Runner:
         self._log = log
         self._where = where
         self._calls: dict[int, Callable[..., Any]] | None = None  # of the service, once it is made
+        # Those among them that get a message, ping or pong, and nothing else.
+        self._whole: dict[int, Callable[..., Any]] = {}
         self._streamed = frozenset(
             opcode
             for opcode, streamed in ((TEXT, spec.stream_text), (BINARY, spec.stream_binary))
@@ -198,10 +201,15 @@ class Runner:
         self._endpoint = endpoint
         self._connection = connection
 
-    def __call__(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Handle one event."""
         opcode, data, final = event
         try:
+            callback = self._whole.get(opcode)
+            if callback is not None:
+                if not self._connection.closed_here:
+                    callback(self._endpoint, data)
+                return
             calls = self._calls
             if calls is None:
                 calls = self._prepare()
@@ -235,6 +243,11 @@ class Runner:
             for name, (_, event) in _CALLBACKS.items()
             if name in self._spec.has
         }
+        self._whole = {
+            opcode: call
+            for opcode, call in self._calls.items()
+            if opcode > 0 and opcode not in self._streamed
+        }
         return self._calls
 
     def _raised(self, opcode: int, error: BaseException) -> None:
@@ -250,4 +263,4 @@ class Runner:
         connection.fail(error, Close(1011, "internal error"))
         # on_close comes last, and on_error does not hear of itself.
         if opcode not in (ERROR, CLOSED):
-            self(Event(ERROR, error))
+            self.handle(Event(ERROR, error))

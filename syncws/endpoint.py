@@ -81,7 +81,7 @@ class Endpoint:
         """
         if not isinstance(text, str):
             raise TypeError(f"send_text takes a str, not {_kind(text)}; send_binary takes bytes")
-        self._connection.send(TEXT, text.encode(), final)
+        self._connection.outbound.send(TEXT, text.encode(), final)
 
     def send_binary(self, data: bytes | bytearray | memoryview, final: bool = True) -> None:
         """Send a binary message; in all else as `send_text`.
@@ -101,7 +101,7 @@ class Endpoint:
                     f"send_binary takes bytes, not {_kind(data)}; send_text takes a str"
                 )
             data = bytes(data)
-        self._connection.send(BINARY, data, final)
+        self._connection.outbound.send(BINARY, data, final)
 
     def ping(self, data: bytes = b"") -> None:
         """Send a ping; the peer's pong comes to `on_pong`.
@@ -113,7 +113,7 @@ class Endpoint:
 
         RFC 6455 section 5.5.2.
         """
-        self._connection.send(PING, _control_data("ping", data))
+        self._connection.outbound.send(PING, _control_data("ping", data))
 
     def pong(self, data: bytes = b"") -> None:
         """Send a pong.
@@ -126,7 +126,7 @@ class Endpoint:
 
         RFC 6455 section 5.5.3.
         """
-        self._connection.send(PONG, _control_data("pong", data))
+        self._connection.outbound.send(PONG, _control_data("pong", data))
 
     def close(
         self, status_code: int = 1000, reason: str = "", timeout: float | None = 10.0
@@ -204,7 +204,7 @@ class Endpoint:
     @property
     def buffered_amount(self) -> int:
         """Bytes that were sent here and that the system has not taken yet."""
-        return self._connection.buffered_amount
+        return self._connection.outbound.size
 
     @property
     def latency(self) -> float | None:

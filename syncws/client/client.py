@@ -153,7 +153,7 @@ class Client(Endpoint):
             inbox = self._mailbox = Mailbox(**bounds)
         else:
             runner = Runner(spec, _log, self._url)
-            inbox = Dispatcher(runner, loop, **bounds, on_done=release)
+            inbox = Dispatcher(runner.handle, loop, **bounds, on_done=release)
         connection = Connection(
             loop,
             transport,

@@ -4,40 +4,29 @@ Threads: methods under "I/O thread" run only in the IOLoop; methods under "Any
 thread" may be called from anywhere and take the lock themselves.
 
 In:  the loop calls `on_ready`, the bytes go through the decoder, messages into
-the inbox. Out: `send` encodes and writes at once if nothing is queued and no
-callback waits for a worker; else it queues, and the loop writes the batch.
+the inbox. Out: see `outbound`.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sized
+from collections.abc import Callable
+from typing import Any
 
 from ..config import ConnectionConfig
-from ..errors import (
-    Close,
-    ConnectionClosed,
-    KeepaliveTimeout,
-    PayloadTooBigError,
-    ProtocolError,
-    SendTimeout,
-)
+from ..errors import Close, ConnectionClosed, KeepaliveTimeout, PayloadTooBigError, ProtocolError
 from ..protocol.decoder import Decoder
 from ..protocol.encoder import Encoder
 from ..protocol.events import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
 from ..timing import Deadline
 from .dispatch import CLOSED, IDLE, OPENED, Inbox, nothing
 from .loop import READ, WRITE, IOLoop
-from .outbuf import OutBuffer
-from .state import MOVES, State
+from .outbound import Outbound
+from .state import MOVES, End, State
 from .timers import Timer
 from .transport import Transport
 from .watch import Due, Watch
 
 __all__ = ["Connection"]
-
-# Bytes asked of a socket at once.
-_READ_SIZE = 65_536
 
 # Reads at the most from a connection that can no longer be written to.
 _LAST_READS = 64
@@ -80,34 +69,23 @@ class Connection:
         "_answer",
         "_auto_pong",
         "_client",
-        "_condition",
         "_config",
         "_decoder",
-        "_encoder",
-        "_encoding",
-        "_flushing",
-        "_high",
+        "_end",
         "_idle_event",
         "_inbox",
-        "_lock",
         "_loop",
-        "_low",
         "_mask",
         "_on_end",
-        "_out",
-        "_pong_due",
         "_reading",
         "_rest",
-        "_run_queue",
         "_state",
+        "_take",
         "_timer",
         "_transport",
         "_watch",
-        "_write_error",
         "closed_here",
-        "error",
-        "received",
-        "sent",
+        "outbound",
     )
 
     def __init__(
@@ -125,8 +103,6 @@ class Connection:
         on_end: Callable[[Connection], None] | None = None,
     ) -> None:
         self._loop = loop
-        # Only whether it is empty matters here.
-        self._run_queue: Sized = loop.pool.queue if loop.pool is not None else ()
         self._client = client
         self._config = config
         self._inbox = inbox
@@ -140,34 +116,22 @@ class Connection:
         self._decoder = decoder
         self._mask = 0  # what the selector waits for; 0: not registered
         self._reading = False
+        # Receives and decodes plain frames in one go, where the transport can.
+        self._take = transport.frame_receiver(decoder.plain_frames)
         # Bytes that came before reading began; None once it has.
         self._rest: bytes | None = b""
         self._timer: Timer | None = None
         self._watch = Watch(config, loop.clock())
 
-        # Held by whoever sends a message, from encoding to queueing: deflate
-        # output is only valid on the wire in the order it was produced. Taken
-        # before _lock, and never in the I/O thread, which must not wait while
-        # a big message is compressed.
-        self._encoding = threading.Lock()
-        self._encoder = encoder
-
-        # Guarded by _lock.
-        self._lock = threading.Lock()
-        self._condition: threading.Condition | None = None  # made by the first who waits
+        # Guarded by the outbound half's lock.
         self._state = State.OPEN
         self._transport = transport
-        self._out = OutBuffer()
-        self._high = config.send_buffer_size  # bytes above which senders wait
-        self._low = config.send_buffer_size // 4  # and at which they go on
-        self._flushing = False  # the I/O thread will write what is queued
-        self._write_error: OSError | None = None
-        self._pong_due: bytes | None = None  # a pong kept back while the peer does not read
+        self._end = End()
         self._answer: Close | None = None  # to the peer's close or failure
-        self.received: Close | None = None
-        self.sent: Close | None = None
-        self.error: BaseException | None = None  # why the connection failed
         self.closed_here = False  # this end was the first to close, or failed
+
+        #: What sends.
+        self.outbound = Outbound(loop, transport, encoder, config, self._watch, self._end, self)
         loop.own(self)
 
     # -- I/O thread ------------------------------------------------------
@@ -188,25 +152,56 @@ class Connection:
         if opened:
             self._inbox.put(Event(OPENED, None))
         if out:
-            with self._lock:
-                queued = self._write(out)
-            if queued:
-                self.flush()
+            self.outbound.send_first(out)
         if reading:
             self._begin_reading()
         self._update_interest()
 
     def on_ready(self, mask: int) -> None:
         """The socket is ready."""
-        if self._state is _CLOSED:
+        take = self._take
+        if take is not None and mask == READ and self._decoder.at_border:
+            # Nearly always all that has come are plain frames.
+            try:
+                got = take(self._loop.buffer)
+            except OSError:
+                self._terminate()
+                return
+            if got.__class__ is list:
+                watch = self._watch
+                watch.alive = True
+                if watch.idle_timeout is not None:
+                    watch.last_message = self._loop.clock()
+                full = False
+                if self._state is _OPEN:
+                    put = self._inbox.put
+                    for message in got:
+                        full = put(message)
+                if full:
+                    self._pause()
+            else:
+                self._took(got)
+        elif self._state is _CLOSED:
             return
-        if self._transport.secure:
+        elif self._transport.secure:
             self._on_ready_tls(mask)
+        else:
+            if mask & READ:
+                self._read()
+            if mask & WRITE:
+                self._write_on()
+
+    def _took(self, got: Any) -> None:
+        """Something else than plain frames has come, or nothing, or the end."""
+        if isinstance(got, int):
+            if got < 0:
+                self._update_interest()
+            else:
+                self._terminate()
             return
-        if mask & READ:
-            self._read()
-        if mask & WRITE:
-            self._write_on()
+        events, pos, end = got
+        self._watch.alive = True
+        self._deliver(self._decoder.receive_rest(self._loop.buffer[pos:end], events))
 
     def _on_ready_tls(self, mask: int) -> None:
         """Reading may have waited for the socket to be writable, and the other way round."""
@@ -216,7 +211,7 @@ class Connection:
         if mask & WRITE:
             self._write_on()
         elif transport.wants_read:
-            self.flush()
+            self.outbound.flush()
         self._update_interest()
 
     def _write_on(self) -> None:
@@ -225,48 +220,74 @@ class Connection:
         So the peer has taken some, and is there, though it may have a long
         way to our last ping.
         """
-        before = self._out.size
-        self.flush()
-        if self._out.size < before:
+        outbound = self.outbound
+        before = outbound.size
+        outbound.flush()
+        if outbound.size < before:
             self._watch.alive = True
 
     def _read(self) -> None:
         try:
-            data = self._transport.receive(_READ_SIZE)
+            events = self._receive()
         except OSError:
             self._terminate()
             return
-        if data is None:
+        if events is None:
             self._update_interest()
-        elif not data:
-            self._terminate()
-        elif self._state is not State.ENDING:
-            self._watch.alive = True
-            self._deliver(data)
+        elif events or self._decoder.pending:
+            self._deliver(events)
 
-    def _deliver(self, data: bytes) -> None:
-        """Decode `data` and hand its events on, as far as the inbox has room."""
+    def _receive(self) -> list[Event] | None:
+        """Take what has come; None if nothing has.
+
+        Raises:
+            OSError: The connection is at its end, or lost.
+        """
+        decoder = self._decoder
+        space = None if self._transport.secure else decoder.space()
+        if space is not None:
+            with space:
+                size = self._transport.receive(space)
+        else:
+            size = self._transport.receive(self._loop.buffer)
+        if size < 0:
+            return None
+        if not size:
+            raise ConnectionResetError
+        if self._state is State.ENDING:
+            return []
+        self._watch.alive = True
+        if space is not None:
+            return decoder.filled(size)
+        return decoder.receive(self._loop.buffer, size)
+
+    def _deliver(self, events: list[Event]) -> None:
+        """Hand events on, and those that can be decoded of what is here, while there is room."""
         inbox = self._inbox
         decoder = self._decoder
         while True:
-            events = decoder.receive(data)
             if self._watch.idle_timeout is not None:
                 self._note_messages(events)
+            full = False
             for event in events:
                 opcode = event[0]
                 if 0 < opcode <= BINARY:
                     # RFC 6455 section 1.4 lets us ignore data once we have closed.
                     if self._state is _OPEN:
-                        inbox.put(event)
+                        full = inbox.put(event)
                 else:
                     self._control(event)
-            if inbox.full() and self._state is _OPEN and inbox.pause():
-                self._reading = False
-                self._update_interest()
+            if (full and self._pause()) or not decoder.pending:
                 return
-            if not decoder.pending:
-                return
-            data = b""
+            events = decoder.receive(b"")
+
+    def _pause(self) -> bool:
+        """Read no more until the inbox has room; return False if it has already."""
+        if self._state is not _OPEN or not self._inbox.pause():
+            return False
+        self._reading = False
+        self._update_interest()
+        return True
 
     def _control(self, event: Event) -> None:
         opcode = event.opcode
@@ -290,17 +311,7 @@ class Connection:
             if self._state is State.OPEN:
                 self._inbox.put(event)
             return
-        with self._lock:
-            if self._state is not State.OPEN:
-                return
-            if self._out.size > self._high:
-                # The peer floods us and does not read: only the latest ping
-                # needs an answer, says section 5.5.3.
-                self._pong_due = event.data
-                return
-            queued = self._write(self._encoder.pong(event.data))
-        if queued:
-            self._loop.flush_soon(self)
+        self.outbound.send_pong(event.data)
 
     def _ponged(self, event: Event) -> None:
         keepalive = self._watch.pong(event.data, self._loop.clock())
@@ -309,14 +320,14 @@ class Connection:
 
     def _peer_closed(self, close: Close) -> None:
         """Answer the peer's close frame, or take it for the answer. RFC 6455 section 5.5.1."""
-        with self._lock:
-            self.received = close
+        with self.outbound.lock:
+            self._end.received = close
         self._no_more(Event(CLOSE, close), Close(close.code))
 
     def _peer_failed(self, error: ProtocolError | PayloadTooBigError) -> None:
         """Fail the connection for what the peer did. RFC 6455 section 7.1.7."""
-        with self._lock:
-            self.error = error
+        with self.outbound.lock:
+            self._end.error = error
         self._no_more(Event(ERROR, error), Close(error.status_code, _fit(str(error))))
 
     def _no_more(self, event: Event, answer: Close) -> None:
@@ -324,10 +335,10 @@ class Connection:
 
         Who is dealing with the messages that came before has `_GRACE` to answer them.
         """
-        with self._lock:
+        with self.outbound.lock:
             if self._state is State.CLOSING:
                 self._move(State.ENDING)
-                self._notify()
+                self.outbound.notify()
             elif self._state is State.OPEN:
                 self._answer = answer
                 self._move(State.ANSWERING)
@@ -355,6 +366,7 @@ class Connection:
         """
         if self._state is State.CLOSED:
             return
+        self._take = None  # what still comes is dropped
         self._reading = True
         self._watch.relax()
         self._watch.end_by(self._loop.clock() + self._config.close_timeout)
@@ -362,61 +374,34 @@ class Connection:
         self._after_flush()
         self._update_interest()
 
-    def flush(self) -> None:
-        """Write what is queued, as far as the socket takes it."""
-        failed = False
-        with self._lock:
-            if self._state is _CLOSED:
-                return
-            try:
-                if self._write_error is not None:
-                    raise self._write_error
-                drained = self._out.write_to(self._transport)
-                if drained and self._pong_due is not None and self._state is State.OPEN:
-                    self._out.append(self._encoder.pong(self._pong_due))
-                    self._pong_due = None
-                    drained = self._out.write_to(self._transport)
-            except OSError as exc:
-                self._write_error = exc
-                failed = True
-            else:
-                self._flushing = not drained
-                if self._condition is not None and self._out.size <= self._low:
-                    self._condition.notify_all()
-        if failed:
-            self._read_to_end()
-        elif not drained or self._mask & WRITE or self._state is not _OPEN:
-            self._after_flush()
-            self._update_interest()
+    def flushed(self, drained: bool) -> None:
+        """What was queued has been written, as far as the socket takes it."""
+        self._after_flush()
+        self._update_interest()
 
     def _after_flush(self) -> None:
         """Half-close once everything is written and we are to end TCP."""
-        if self._state is State.ENDING and not self._flushing:
-            failed = self.received is None
+        if self._state is State.ENDING and not self.outbound.flushing:
+            failed = self._end.received is None
             if failed or not self._client:
                 self._transport.shutdown_write()
 
-    def _read_to_end(self) -> None:
+    def write_failed(self) -> None:
         """Writing has failed. What the peer sent before may tell why: read it.
 
         That stops where the inbox is full, and goes on when it has room.
         """
-        with self._lock:
-            self._out.clear()
-            self._flushing = False
-            self._notify()
         for _ in range(_LAST_READS if self._rest is None else 0):
             if not self._reading:
                 self._update_interest()
                 return
             try:
-                data = self._transport.receive(_READ_SIZE)
+                events = self._receive()
             except OSError:
                 break
-            if not data:
+            if events is None:
                 break
-            if self._state is not State.ENDING:
-                self._deliver(data)
+            self._deliver(events)
         self._terminate()
 
     def _begin_reading(self) -> None:
@@ -436,7 +421,7 @@ class Connection:
         self._reading = True
         rest, self._rest = self._rest or b"", None
         if rest or self._decoder.pending:
-            self._deliver(rest)
+            self._deliver(self._decoder.receive(rest))
         self._update_interest()
         if self._transport.secure and self._reading:
             # The TLS layer may hold bytes that the selector does not know of.
@@ -451,8 +436,9 @@ class Connection:
         # over and over.
         reading = self._reading and not transport.wants_write
         mask = READ if reading or transport.wants_read else 0
-        if transport.wants_write or (self._flushing and not transport.wants_read):
+        if transport.wants_write or (self.outbound.flushing and not transport.wants_read):
             mask |= WRITE
+        self.outbound.attentive = mask & WRITE != 0 or self._state is State.ENDING
         if mask == self._mask:
             return
         if not mask:
@@ -502,15 +488,11 @@ class Connection:
             self.start_close(Close(1001, "idle timeout"), config.close_timeout)
 
     def _keep_alive(self) -> None:
-        data = self._watch.ping(self._loop.clock())
-        with self._lock:
-            queued = self._state is State.OPEN and self._write(self._encoder.ping(data))
-        if queued:
-            self._loop.flush_soon(self)
+        self.outbound.send_ping(self._watch.ping(self._loop.clock()))
 
     def _terminate(self) -> None:
         """The socket is at its end: release it and tell everyone."""
-        with self._lock:
+        with self.outbound.lock:
             if self._state is State.CLOSED:
                 return
             self._move(State.CLOSED)
@@ -519,21 +501,22 @@ class Connection:
                 self._mask = 0
             # Under the lock: no sender may be about to use the descriptor.
             self._transport.close()
-            self._out.clear()
+            self._take = None
+            self.outbound.release()
         self._loop.disown(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._rest = None
         inbox = self._inbox
-        inbox.put(Event(CLOSED, self.received or _NO_CLOSE))
+        inbox.put(Event(CLOSED, self._end.received or _NO_CLOSE))
         # Without these cycles all is freed at once.
         inbox.on_room = inbox.on_last = nothing
         self._decoder.release()
         if self._on_end is not None:
             self._on_end(self)
-        with self._lock:
-            self._notify()
+        with self.outbound.lock:
+            self.outbound.notify()
 
     def abort(self) -> None:
         """End now, without a closing handshake."""
@@ -541,16 +524,15 @@ class Connection:
 
     def on_loop_error(self, error: BaseException) -> None:
         """Something of ours raised in the I/O thread."""
-        self.error = error
+        self._end.error = error
         self._terminate()
 
     def abandon(self) -> None:
         """In a forked child: close this process's copy of the socket, and be closed."""
-        self._lock = threading.Lock()
-        self._encoding = threading.Lock()
-        self._condition = None
+        self.outbound.abandon()
         self._state = State.CLOSED
         self._mask = 0
+        self._take = None
         self._transport.abandon()
         self._inbox.close()
 
@@ -577,46 +559,23 @@ class Connection:
         return self._watch.latency
 
     @property
-    def buffered_amount(self) -> int:
-        """Bytes taken by `send` that the system has not taken yet."""
-        return self._out.size
+    def received(self) -> Close | None:
+        """The peer's close frame."""
+        return self._end.received
+
+    @property
+    def sent(self) -> Close | None:
+        """Our close frame."""
+        return self._end.sent
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why the connection failed, if it did."""
+        return self._end.error
 
     def closed_error(self) -> ConnectionClosed:
-        """Return the error that tells how the connection ended; `error` is its cause."""
-        error = ConnectionClosed(self.received, self.sent)
-        error.__cause__ = self.error or self._write_error
-        return error
-
-    def send(self, opcode: int, payload: bytes, final: bool = True) -> None:
-        """Send a message, a fragment of one, a ping or a pong; see `Endpoint.send_text`."""
-        message = opcode <= BINARY
-        watch = self._watch
-        if message and watch.idle_timeout is not None:
-            watch.last_message = self._loop.clock()
-        deadline: Deadline | None = None
-        while True:
-            if self._state is not _OPEN and self._state is not _ANSWERING:
-                raise self.closed_error()
-            if self._out.size > self._high:
-                deadline = self._wait_for_room(deadline)
-            with self._encoding:
-                if self._out.size > self._high:
-                    continue  # another sender was quicker
-                encoder = self._encoder
-                if message:
-                    frame = encoder.message(opcode, payload, final)
-                else:
-                    frame = encoder.ping(payload) if opcode == PING else encoder.pong(payload)
-                with self._lock:
-                    if self._state is not _OPEN and self._state is not _ANSWERING:
-                        raise self.closed_error()
-                    queued = self._write(frame)
-                    failed = self._write_error is not None
-            break
-        if queued:
-            self._loop.flush_soon(self)
-        if failed:
-            raise self.closed_error()
+        """Return the error that tells how the connection ended."""
+        return self._end.closed_error()
 
     def ask_to_read(self) -> None:
         """Begin to read. Harmless if that is so already."""
@@ -628,14 +587,14 @@ class Connection:
     @property
     def sending(self) -> bool:
         """Whether messages can be sent."""
-        return self._state is _OPEN or self._state is _ANSWERING
+        return self.outbound.open
 
     def start_close(self, close: Close, timeout: float) -> None:
         """Send a close frame if none was sent, and end within `timeout` seconds.
 
         Does not wait.
         """
-        with self._lock:
+        with self.outbound.lock:
             if self._state is State.CLOSED:
                 return
             if self.sending:
@@ -647,7 +606,7 @@ class Connection:
 
     def conclude(self) -> None:
         """What came before the peer's close or failure is dealt with: answer it."""
-        with self._lock:
+        with self.outbound.lock:
             if self._state is not State.ANSWERING:
                 return
             assert self._answer is not None
@@ -656,7 +615,7 @@ class Connection:
 
     def give_up(self) -> None:
         """Have no more messages delivered: whoever gets them cannot go on."""
-        with self._lock:
+        with self.outbound.lock:
             self.closed_here = True
 
     def fail(self, error: BaseException, close: Close) -> None:
@@ -668,12 +627,12 @@ class Connection:
             error: Why.
             close: What the peer is told.
         """
-        with self._lock:
+        with self.outbound.lock:
             self.closed_here = True
             if self._state is State.CLOSED:
                 return
-            if self.error is None:
-                self.error = error
+            if self._end.error is None:
+                self._end.error = error
             if self.sending:
                 answering = self._state is State.ANSWERING
                 self._send_close(close, State.ENDING if answering else State.CLOSING)
@@ -681,13 +640,11 @@ class Connection:
         self._loop.call_soon(self._await_close, deadline, owner=self)
 
     def _send_close(self, close: Close, state: State) -> None:
-        """Send our one close frame. Requires _lock."""
-        frame = self._encoder.close(close)
-        self.sent = close
-        if self._write(frame):
-            self._loop.flush_soon(self)
+        """Send our one close frame. Requires the lock."""
+        if self.outbound.send_close(close):
+            self.outbound.flush_soon()
         self._move(state)
-        self._notify()
+        self.outbound.notify()
 
     def wait_closed(self, timeout: float | None) -> bool:
         """Wait until the socket is gone; return whether it is.
@@ -695,8 +652,8 @@ class Connection:
         The I/O thread, which alone can bring that about, does not wait.
         """
         deadline = Deadline(0.0 if self._loop.in_thread() else timeout, self._loop.clock)
-        with self._lock:
-            condition = self._waiting()
+        with self.outbound.lock:
+            condition = self.outbound.waiting()
             while self._state is not State.CLOSED:
                 remaining = deadline.remaining()
                 if remaining == 0.0:
@@ -708,68 +665,13 @@ class Connection:
         """End now, without a closing handshake. Does not wait."""
         self._loop.call_soon(self.abort, owner=self)
 
-    def _wait_for_room(self, deadline: Deadline | None) -> Deadline:
-        """Wait until the peer has read; return the deadline that the next wait has, too."""
-        # The I/O thread must not wait for itself. It comes here only from a
-        # logging handler of the user's that sends what it gets.
-        timeout = 0.0 if self._loop.in_thread() else self._config.send_timeout
-        deadline = deadline or Deadline(timeout, self._loop.clock)
-        with self._lock:
-            condition = self._waiting()
-            while self._out.size > self._high and self.sending:
-                remaining = deadline.remaining()
-                if remaining == 0.0:
-                    raise SendTimeout(
-                        f"no room for {timeout} s: the peer has {self._out.size} bytes still to "
-                        "read; nothing of this message was sent"
-                    )
-                condition.wait(remaining)
-            if not self.sending:
-                raise self.closed_error()
-        return deadline
-
     # -- Under the lock --------------------------------------------------
 
-    def _write(self, data: bytes) -> bool:
-        """Write or queue `data`; return whether the I/O thread has to flush. Requires _lock.
-
-        With nothing queued, and no callback waiting for a worker, writing here
-        saves the hand-over to the I/O thread. When callbacks do wait, a batch
-        of answers is cheaper written there.
-        """
-        out = self._out
-        rest: bytes | memoryview = data
-        if not out.size and not self._run_queue:
-            try:
-                sent = self._transport.send(data)
-            except OSError as exc:
-                self._write_error = exc
-                self._flushing = True
-                return True
-            if sent == len(data):
-                return False
-            rest = memoryview(data)[sent:] if sent else data
-        out.append(rest)
-        if self._flushing:
-            return False
-        self._flushing = True
-        return True
-
-    def _waiting(self) -> threading.Condition:
-        """Requires _lock."""
-        if self._condition is None:
-            self._condition = threading.Condition(self._lock)
-        return self._condition
-
-    def _notify(self) -> None:
-        """Wake who waits for room or for the end. Requires _lock."""
-        if self._condition is not None:
-            self._condition.notify_all()
-
     def _move(self, state: State) -> None:
-        """Requires _lock."""
+        """Requires the lock."""
         assert state in MOVES[self._state], f"{self._state} to {state}"
         self._state = state
+        self.outbound.open = state is _OPEN or state is _ANSWERING
 
     # -- I/O thread, on behalf of another --------------------------------
 

@@ -40,11 +40,8 @@ class Inbox(Protocol):
 
     # -- I/O thread
 
-    def put(self, event: Event) -> None:
-        """Deliver `event`. CLOSED is the last."""
-
-    def full(self) -> bool:
-        """Whether what waits has reached its bound."""
+    def put(self, event: Event) -> bool:
+        """Deliver `event`; return whether what waits has reached its bound. CLOSED is the last."""
 
     def pause(self) -> bool:
         """Have `on_room` called once half of what waits is gone; False if it is already."""
@@ -89,10 +86,6 @@ class _Bound:
 
     def _count(self) -> int:
         raise NotImplementedError
-
-    def full(self) -> bool:
-        """Whether what waits has reached its bound."""
-        return self._count() >= self._max_count or self._added - self._taken >= self._max_size
 
     def pause(self) -> bool:
         # Set first, looked at second; the consumer does it the other way round.
@@ -152,18 +145,15 @@ class Dispatcher(_Bound):
 
     # -- I/O thread ------------------------------------------------------
 
-    def put(self, event: Event) -> None:
-        """Deliver `event`."""
-        opcode, data, _ = event
-        if opcode > 0:
-            self._added += len(data)
-        self._inbox.append(event)
+    def put(self, event: Event) -> bool:
+        """Deliver `event`; return whether what waits has reached its bound."""
+        if event[0] > 0:
+            self._added += len(event[1])
+        inbox = self._inbox
+        inbox.append(event)
         if self._running.acquire(False):
             self._loop.ready.append(self)
-
-    def full(self) -> bool:
-        """Whether what waits has reached its bound."""
-        return len(self._inbox) >= self._max_count or self._added - self._taken >= self._max_size
+        return len(inbox) >= self._max_count or self._added - self._taken >= self._max_size
 
     def busy(self) -> bool:
         """Whether something waits or a callback runs."""
@@ -181,31 +171,45 @@ class Dispatcher(_Bound):
     def run(self) -> None:
         """Handle what is in the inbox, for one turn."""
         inbox = self._inbox
-        handle = self._handle
+        running = self._running
         for _ in range(_TURN):
-            if not inbox:
-                self._running.release()
-                # What came between the look and the release found it held.
-                if inbox and self._running.acquire(False):
-                    continue
-                return
             event = inbox.popleft()
-            opcode, data, _ = event
-            if opcode == CLOSE or opcode == ERROR:
-                self.on_last()
-            try:
-                handle(event)
-            except BaseException as exc:
-                log_safely(_log, logging.ERROR, "handling %r failed", event, error=exc)
-            if opcode > 0:
-                self._taken += len(data)
+            opcode = event[0]
+            if 0 < opcode <= BINARY:
+                try:
+                    self._handle(event)
+                except BaseException as exc:
+                    self._failed(event, exc)
+                self._taken += len(event[1])
+            else:
+                self._run_other(event)
             if self._paused:
                 self._make_room()
-            if opcode == CLOSED:
-                self._handle = nothing  # a cycle less: all is freed at once
-                self._on_done()
+            if not inbox:
+                running.release()
+                # What came between the look and the release found it held.
+                if not (inbox and running.acquire(False)):
+                    return
         assert self._loop.pool is not None
         self._loop.pool.queue.append(self)
+
+    def _run_other(self, event: Event) -> None:
+        """Handle what is no message."""
+        opcode = event[0]
+        if opcode == CLOSE or opcode == ERROR:
+            self.on_last()
+        try:
+            self._handle(event)
+        except BaseException as exc:
+            self._failed(event, exc)
+        if opcode > 0:
+            self._taken += len(event[1])
+        elif opcode == CLOSED:
+            self._handle = nothing  # a cycle less: all is freed at once
+            self._on_done()
+
+    def _failed(self, event: Event, error: BaseException) -> None:
+        log_safely(_log, logging.ERROR, "handling %r failed", event, error=error)
 
     # -- Any thread ------------------------------------------------------
 
@@ -235,14 +239,15 @@ class Mailbox(_Bound):
 
     # -- I/O thread ------------------------------------------------------
 
-    def put(self, event: Event) -> None:
+    def put(self, event: Event) -> bool:
         """Deliver `event`: messages and the end; others have no receiver."""
         if event.opcode in (TEXT, BINARY):
             self._added += len(event.data)
             self._delivered += 1
         elif event.opcode not in (CLOSE, ERROR, CLOSED):
-            return
+            return False
         self._queue.put(event)
+        return self._queue.qsize() >= self._max_count or self._added - self._taken >= self._max_size
 
     def busy(self) -> bool:
         """Whether a message waits or its receiver has not come back."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import selectors
 import threading
 import time
 from collections import deque
@@ -19,17 +18,19 @@ from typing import Any, Protocol
 
 from ..logs import log_safely
 from ..timing import Clock
+from .poller import READ, WRITE, make_poller
 from .timers import Timer, Timers
 from .wakeup import Wakeup
 
-__all__ = ["READ", "WRITE", "Handler", "IOLoop"]
-
-READ = selectors.EVENT_READ
-WRITE = selectors.EVENT_WRITE
+__all__ = ["BUFFER_SIZE", "READ", "WRITE", "Handler", "IOLoop"]
 
 # The longest wait, in seconds; far timers are looked at again then. The
 # system's own limit is some weeks.
 _LONGEST = 3600.0
+
+# Bytes received at once. One buffer serves all connections: those with much to
+# read get it in few calls, those with little need none of their own.
+BUFFER_SIZE = 262_144
 
 # How long a run queue may stand still before another worker is woken: the one
 # that is awake has blocked in a callback. Seconds.
@@ -113,22 +114,23 @@ class IOLoop:
         self.abandoned = False  # it is the parent process's: nothing called here will run
 
         # Owned by the I/O thread.
+        self.buffer = bytearray(BUFFER_SIZE)  # what is received, until it is dealt with
         self.ready: list[Any] = []  # connections that got work in this round
-        self._selector = selectors.DefaultSelector()
+        self._poller = make_poller()
         self._timers = Timers()
         self._stopping = False
 
         # Any thread: what is done with these is atomic.
         self._handlers: set[Handler] = set()
         self._calls: deque[tuple[Handler | None, Callable[..., None], tuple[Any, ...]]] = deque()
-        self._dirty: deque[Flushable] = deque()
+        self.dirty: deque[Flushable] = deque()  # what is to be flushed; see `flush_soon`
         self._wakeup = Wakeup()
         # True while the I/O thread may be waiting. It sets this before it
-        # looks at _calls and _dirty for the last time; others fill those
+        # looks at _calls and dirty for the last time; others fill those
         # before they look at this. So either side sees the other.
         self._waiting = False
 
-        self._selector.register(self._wakeup, READ, None)
+        self._poller.register(self._wakeup, READ, self._wakeup)
 
     # -- Any thread ------------------------------------------------------
 
@@ -145,13 +147,13 @@ class IOLoop:
         While the run queue has work the wake-up is left to whoever empties it
         (`wake_if_dirty`), so that a batch of answers costs one wake-up.
         """
-        self._dirty.append(connection)
+        self.dirty.append(connection)
         if not (self.pool is not None and self.pool.queue):
             self._wake()
 
     def wake_if_dirty(self) -> None:
         """Wake the I/O thread if a flush is queued: the run queue is empty."""
-        if self._dirty:
+        if self.dirty:
             self._wake()
 
     def call_in_worker(self, call: Callable[..., None], *args: Any) -> None:
@@ -186,16 +188,15 @@ class IOLoop:
 
     def register(self, fileobj: Any, mask: int, handler: Handler) -> None:
         """Call `handler.on_ready` when `fileobj` is ready."""
-        self._selector.register(fileobj, mask, handler)
+        self._poller.register(fileobj, mask, handler)
 
     def modify(self, fileobj: Any, mask: int, handler: Handler) -> None:
         """Wait for `mask` from now on, for `handler`."""
-        self._selector.modify(fileobj, mask, handler)
+        self._poller.modify(fileobj, mask, handler)
 
     def unregister(self, fileobj: Any) -> None:
         """Forget `fileobj`, whether or not it is known."""
-        with contextlib.suppress(KeyError, ValueError, OSError):
-            self._selector.unregister(fileobj)
+        self._poller.unregister(fileobj)
 
     def call_at(self, when: float, call: Callable[[], None], owner: Handler) -> Timer:
         """Make `call` at `when` on this loop's clock. `owner` is told if it raises."""
@@ -211,7 +212,7 @@ class IOLoop:
             for handler in list(self._handlers):
                 self.guard(handler, handler.abort)
             self._make_calls()
-            self._selector.close()
+            self._poller.close()
             self._wakeup.close()
             if self.pool is not None:
                 if self.ready:
@@ -224,26 +225,22 @@ class IOLoop:
         for handler in list(self._handlers):
             with contextlib.suppress(Exception):  # a fork may come amid anything
                 handler.abandon()
-        self._selector.close()
+        self._poller.close()
         self._wakeup.close()
 
     def _round(self) -> None:
         pool = self.pool
         self._waiting = True
-        ready = self._selector.select(self._patience())
+        ready = self._poller.poll(self._patience())
         self._waiting = False
-        for key, mask in ready:
-            handler = key.data
-            if handler is None:
-                self._wakeup.drain()
-                continue
+        for handler, mask in ready:
             try:
                 handler.on_ready(mask)
             except Exception as exc:
                 self._failed(handler, exc)
         if self._calls:
             self._make_calls()
-        if self._dirty:
+        if self.dirty:
             self._flush()
         now = self.clock()
         for call in self._timers.pop_due(now):
@@ -257,9 +254,9 @@ class IOLoop:
 
     def _patience(self) -> float | None:
         """Seconds that this round may wait."""
-        # The queue first: who empties it looks at _dirty afterwards.
+        # The queue first: who empties it looks at dirty afterwards.
         queued = self.pool is not None and bool(self.pool.queue)
-        if self._calls or self._dirty or self.ready:
+        if self._calls or self.dirty or self.ready:
             return 0
         due = self._timers.next_due()
         timeout = None if due is None else min(max(0.0, due - self.clock()), _LONGEST)
@@ -274,7 +271,7 @@ class IOLoop:
             self.guard(owner, call, *args)
 
     def _flush(self) -> None:
-        dirty = self._dirty
+        dirty = self.dirty
         for _ in range(len(dirty)):
             connection = dirty.popleft()
             try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from .transport import Transport
 
 __all__ = ["OutBuffer"]
@@ -15,20 +13,21 @@ class OutBuffer:
     Not thread-safe: guarded by its connection's lock.
     """
 
-    __slots__ = ("_chunks", "size")
+    __slots__ = ("chunks", "size")
 
     def __init__(self) -> None:
-        self._chunks: deque[bytes | memoryview] = deque()
+        # An owner that is in a hurry may append here and count itself.
+        self.chunks: list[bytes | memoryview] = []
         self.size = 0  # bytes queued
 
     def append(self, data: bytes | memoryview) -> None:
         """Queue `data` behind what is there."""
-        self._chunks.append(data)
+        self.chunks.append(data)
         self.size += len(data)
 
     def clear(self) -> None:
         """Forget everything queued."""
-        self._chunks.clear()
+        self.chunks.clear()
         self.size = 0
 
     def write_to(self, transport: Transport) -> bool:
@@ -37,20 +36,25 @@ class OutBuffer:
         Raises:
             OSError: The transport has failed.
         """
-        chunks = self._chunks
+        chunks = self.chunks
         while chunks:
-            sent = transport.send_many(chunks)
-            self.size -= sent
-            if not self.size:
-                chunks.clear()
-                return True
-            if not sent:
+            sent = transport.send_many(chunks) if len(chunks) > 1 else transport.send(chunks[0])
+            if sent == self.size:
+                self.clear()
+            elif sent:
+                self.drop(sent)
+            else:
                 return False
-            while sent:
-                chunk = chunks[0]
-                if sent < len(chunk):
-                    chunks[0] = memoryview(chunk)[sent:]
-                    break
-                sent -= len(chunk)
-                chunks.popleft()
         return True
+
+    def drop(self, sent: int) -> None:
+        """Take off what was sent; something is left."""
+        self.size -= sent
+        chunks = self.chunks
+        whole = 0
+        while sent >= len(chunks[whole]):
+            sent -= len(chunks[whole])
+            whole += 1
+        del chunks[:whole]
+        if sent:
+            chunks[0] = memoryview(chunks[0])[sent:]

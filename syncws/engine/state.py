@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["MOVES", "State"]
+from ..errors import Close, ConnectionClosed
+
+__all__ = ["MOVES", "End", "State"]
 
 
 class State(enum.Enum):
@@ -31,3 +33,28 @@ MOVES = {
     State.ENDING: {State.CLOSED},
     State.CLOSED: set[State](),
 }
+
+
+class End:
+    """How a connection came to its end. Written under its lock.
+
+    Attributes:
+        received: The peer's close frame.
+        sent: Ours.
+        error: Why the connection failed, if it did.
+        write_error: What writing to the socket failed with.
+    """
+
+    __slots__ = ("error", "received", "sent", "write_error")
+
+    def __init__(self) -> None:
+        self.received: Close | None = None
+        self.sent: Close | None = None
+        self.error: BaseException | None = None
+        self.write_error: OSError | None = None
+
+    def closed_error(self) -> ConnectionClosed:
+        """Return the error that tells of it; what failed is its cause."""
+        error = ConnectionClosed(self.received, self.sent)
+        error.__cause__ = self.error or self.write_error
+        return error

@@ -1,6 +1,6 @@
 """Sockets that never block, plain or TLS, behind one interface.
 
-`receive` returns None and `send` 0 where a blocking socket would wait. With
+`receive` returns -1 and `send` 0 where a blocking socket would wait. With
 TLS, reading may need the socket writable and writing may need it readable;
 `wants_write` and `wants_read` say so until the operation has succeeded.
 """
@@ -8,14 +8,34 @@ TLS, reading may need the socket writable and writing may need it readable;
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 import socket
 import ssl
 import threading
-from collections import deque
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
-__all__ = ["PlainTransport", "TLSTransport", "Transport", "make_transport"]
+from ..native import extension
+from ..protocol.events import Event
+from ..protocol.kernels import frame, read_frames
+
+__all__ = [
+    "Buffer",
+    "FastTransport",
+    "PlainTransport",
+    "TLSTransport",
+    "Transport",
+    "make_transport",
+]
+
+#: What bytes are received to.
+Buffer = bytearray | memoryview
+
+#: Gives events if all that has come were plain frames; those, where they end
+#: and where the bytes end, if more has; or what `Transport.receive` returns.
+FrameReceiver = Callable[[bytearray], list[Event] | tuple[list[Event], int, int] | int]
+
+_extension: Any = extension
 
 # Chunks handed to one sendmsg, well below any system's IOV_MAX.
 _MAX_CHUNKS = 64
@@ -43,16 +63,22 @@ class Transport(Protocol):
     def wants_write(self) -> bool:
         """Whether reading waits for the socket to be writable."""
 
+    def frame_receiver(self, frames: tuple[int, int, int, type[Event]]) -> FrameReceiver | None:
+        """Return what receives and reads `Decoder.plain_frames` in one go, if this can."""
+
     def handshake(self) -> bool:
         """Go on with the TLS handshake; return whether it is done."""
 
-    def receive(self, size: int) -> bytes | None:
-        """Return what has come, b"" at the end, or None if nothing has."""
+    def receive(self, buffer: Buffer) -> int:
+        """Take what has come; return how many bytes, 0 at the end, or -1 if nothing has."""
 
     def send(self, data: bytes | memoryview) -> int:
         """Write a part of `data`; return how many bytes were taken."""
 
-    def send_many(self, chunks: deque[bytes | memoryview]) -> int:
+    def send_frame(self, first: int, payload: bytes, key: bytes | None) -> bytes | None:
+        """Write a frame as `kernels.frame` makes it; return what was not taken, or None."""
+
+    def send_many(self, chunks: list[bytes | memoryview]) -> int:
         """Write a part of `chunks` in order; return how many bytes were taken."""
 
     def shutdown_write(self) -> None:
@@ -77,16 +103,20 @@ class PlainTransport:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
 
+    def frame_receiver(self, frames: tuple[int, int, int, type[Event]]) -> FrameReceiver | None:
+        """Return what receives and reads `Decoder.plain_frames` in one go."""
+        return functools.partial(_receive_frames, self.sock, *frames)
+
     def handshake(self) -> bool:
         """Nothing to do."""
         return True
 
-    def receive(self, size: int) -> bytes | None:
-        """Return what has come, b"" at the end, or None if nothing has."""
+    def receive(self, buffer: Buffer) -> int:
+        """Take what has come; return how many bytes, 0 at the end, or -1 if nothing has."""
         try:
-            return self.sock.recv(size)
+            return self.sock.recv_into(buffer)
         except (BlockingIOError, InterruptedError):
-            return None
+            return -1
 
     def send(self, data: bytes | memoryview) -> int:
         """Write a part of `data`; return how many bytes were taken."""
@@ -95,12 +125,19 @@ class PlainTransport:
         except (BlockingIOError, InterruptedError):
             return 0
 
-    def send_many(self, chunks: deque[bytes | memoryview]) -> int:
-        """Write a part of `chunks` in order; return how many bytes were taken."""
-        if len(chunks) == 1:
-            return self.send(chunks[0])
+    def send_frame(self, first: int, payload: bytes, key: bytes | None) -> bytes | None:
+        """Write a frame as `kernels.frame` makes it; return what was not taken, or None."""
+        data = frame(first, payload, key)
         try:
-            return self.sock.sendmsg(itertools.islice(chunks, _MAX_CHUNKS))
+            sent = self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return data
+        return None if sent == len(data) else data[sent:]
+
+    def send_many(self, chunks: list[bytes | memoryview]) -> int:
+        """Write a part of `chunks` in order; return how many bytes were taken."""
+        try:
+            return self.sock.sendmsg(chunks[:_MAX_CHUNKS])
         except (BlockingIOError, InterruptedError):
             return 0
 
@@ -124,6 +161,73 @@ class PlainTransport:
         self.sock.close()
 
 
+def _receive_frames(
+    sock: socket.socket,
+    mask_bit: int,
+    limit: int,
+    most: int,
+    event_type: type[Event],
+    buffer: bytearray,
+) -> list[Event] | tuple[list[Event], int, int] | int:
+    """What `FrameReceiver` says; the C extension has a twin."""
+    try:
+        size = sock.recv_into(buffer)
+    except (BlockingIOError, InterruptedError):
+        return -1
+    if not size:
+        return 0
+    events: list[Event] = []
+    pos = read_frames(buffer, 0, size, mask_bit, limit, most, event_type, events)
+    return events if pos == size else (events, pos, size)
+
+
+class FastTransport(PlainTransport):
+    """The same, but small reads and writes keep the interpreter lock.
+
+    They take microseconds, since the socket never blocks; to give the lock up
+    and to get it back from another thread takes longer.
+    """
+
+    __slots__ = ("_fd", "send", "send_frame")
+
+    # No methods: calls of them go straight into the C extension.
+    send: Callable[[bytes | memoryview], int]  # type: ignore[assignment]
+    send_frame: Callable[[int, bytes, bytes | None], bytes | None]  # type: ignore[assignment]
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._use(sock.fileno())
+
+    def _use(self, fd: int) -> None:
+        self._fd = fd
+        self.send = functools.partial(_extension.send, fd)
+        self.send_frame = functools.partial(_extension.send_frame, fd)
+
+    def frame_receiver(self, frames: tuple[int, int, int, type[Event]]) -> FrameReceiver | None:
+        """Return what receives, and reads those frames of it that `kernels.read_frames` reads."""
+        return functools.partial(_extension.receive_frames, self._fd, *frames)
+
+    def receive(self, buffer: Buffer) -> int:
+        """Take what has come; return how many bytes, 0 at the end, or -1 if nothing has."""
+        size: int = _extension.receive(self._fd, buffer)
+        return size
+
+    def send_many(self, chunks: list[bytes | memoryview]) -> int:
+        """Write a part of `chunks` in order; return how many bytes were taken."""
+        sent: int = _extension.send_many(self._fd, chunks)
+        return sent
+
+    def close(self) -> None:
+        """End the connection and release the descriptor, which may be another's from now on."""
+        self._use(-1)
+        super().close()
+
+    def abandon(self) -> None:
+        """Release the descriptor only: the connection belongs to another process."""
+        self._use(-1)
+        super().abandon()
+
+
 class TLSTransport:
     """A TLS socket.
 
@@ -142,6 +246,10 @@ class TLSTransport:
         self.wants_write = False
         self._lock = threading.Lock()
 
+    def frame_receiver(self, frames: tuple[int, int, int, type[Event]]) -> FrameReceiver | None:
+        """Return None: this only receives."""
+        return None
+
     def handshake(self) -> bool:
         """Go on with the TLS handshake; return whether it is done.
 
@@ -159,27 +267,28 @@ class TLSTransport:
             return False
         return True
 
-    def receive(self, size: int) -> bytes | None:
-        """Return what has come, b"" at the end, or None if nothing has.
+    def receive(self, buffer: Buffer) -> int:
+        """Take what has come; return how many bytes, 0 at the end, or -1 if nothing has.
 
         Takes whatever the TLS layer has decrypted already, too: the selector
-        does not tell of it.
+        does not tell of it. So `buffer` must have room for a record,
+        16 KiB.
         """
         with self._lock:
             self.wants_write = False
-            parts: list[bytes] = []
+            size = -1
             try:
-                parts.append(self.sock.recv(size))
-                while parts[-1] and self.sock.pending():
-                    parts.append(self.sock.recv(self.sock.pending()))
+                size = self.sock.recv_into(buffer)
+                while size and (pending := self.sock.pending()):
+                    size += self.sock.recv_into(memoryview(buffer)[size : size + pending])
             except (ssl.SSLWantReadError, BlockingIOError, InterruptedError):
                 # Behind shutdown_write the socket is a plain one again.
                 pass
             except ssl.SSLWantWriteError:
                 self.wants_write = True
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                parts.append(b"")
-            return b"".join(parts) if parts else None
+                size = max(size, 0)
+            return size
 
     def send(self, data: bytes | memoryview) -> int:
         """Write a part of `data`; return how many bytes were taken.
@@ -197,19 +306,26 @@ class TLSTransport:
                 self.wants_read = True
                 return 0
 
-    def send_many(self, chunks: deque[bytes | memoryview]) -> int:
+    def send_frame(self, first: int, payload: bytes, key: bytes | None) -> bytes | None:
+        """Write a frame as `kernels.frame` makes it; return what was not taken, or None."""
+        data = frame(first, payload, key)
+        sent = self.send(data)
+        return None if sent == len(data) else data[sent:]
+
+    def send_many(self, chunks: list[bytes | memoryview]) -> int:
         """Write a part of `chunks` in order; return how many bytes were taken.
 
         Small chunks are joined into one record, and stay joined, so that a
         repeated write is never shorter.
         """
-        if len(chunks) > 1 and len(chunks[0]) + len(chunks[1]) <= _TLS_RECORD:
-            joined = [chunks.popleft()]
-            size = len(joined[0])
-            while chunks and size + len(chunks[0]) <= _TLS_RECORD:
-                size += len(chunks[0])
-                joined.append(chunks.popleft())
-            chunks.appendleft(b"".join(joined))
+        size = count = 0
+        for chunk in chunks:
+            size += len(chunk)
+            if size > _TLS_RECORD:
+                break
+            count += 1
+        if count > 1:
+            chunks[:count] = [b"".join(chunks[:count])]
         return self.send(chunks[0])
 
     def shutdown_write(self) -> None:
@@ -235,4 +351,7 @@ class TLSTransport:
 def make_transport(sock: socket.socket) -> Transport:
     """Return the transport for a connected socket, which becomes non-blocking."""
     sock.setblocking(False)
-    return TLSTransport(sock) if isinstance(sock, ssl.SSLSocket) else PlainTransport(sock)
+    if isinstance(sock, ssl.SSLSocket):
+        return TLSTransport(sock)
+    fast = hasattr(extension, "receive")  # Windows has none
+    return FastTransport(sock) if fast else PlainTransport(sock)

@@ -31,11 +31,14 @@ class Wakeup:
         with contextlib.suppress(OSError):
             self._writer.send(b"\0")
 
-    def drain(self) -> None:
+    def on_ready(self, mask: int) -> None:
         """Take back what wake() put in."""
         with contextlib.suppress(BlockingIOError):
             while len(self._reader.recv(4096)) == 4096:
                 pass
+
+    def on_loop_error(self, error: BaseException) -> None:
+        """Nothing depends on what is drained."""
 
     def close(self) -> None:
         """Release the descriptors."""

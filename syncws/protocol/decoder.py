@@ -101,11 +101,11 @@ class Decoder:
         stream_binary: The same for binary messages.
 
     Attributes:
+        at_border: Whether no frame and no message has begun.
         pending: Whether `receive` has to be called again, with b"" or more.
     """
 
     __slots__ = (
-        "_at_border",
         "_doomed",
         "_ended",
         "_fragments",
@@ -127,6 +127,7 @@ class Decoder:
         "_stream",
         "_tail",
         "_wire_limit",
+        "at_border",
         "pending",
     )
 
@@ -151,8 +152,7 @@ class Decoder:
         self._starts = _DEFLATE_STARTS if inflate else _PLAIN_STARTS
         self._stream = {Opcode.TEXT: stream_text, Opcode.BINARY: stream_binary}
 
-        # No frame has begun: plain ones can be read.
-        self._at_border = True
+        self.at_border = True
         self.pending = False  # there is more in _tail than half a header
         self._given = 0  # bytes of messages in this receive(), short ones aside
         self._tail = b""  # not read yet
@@ -182,13 +182,22 @@ class Decoder:
         events: list[Event] = []
         end = len(data) if size is None else size
         pos = 0
-        if self._at_border:
-            pos = read_frames(data, 0, end, self._mask_bit, self._limit, _MAX_EVENTS, events, Event)
+        if self.at_border:
+            pos = read_frames(data, 0, end, self._mask_bit, self._limit, _MAX_EVENTS, Event, events)
             if pos == end:
                 return events
+        return self.receive_rest(data[pos:end], events)
+
+    def receive_rest(self, data: bytes | bytearray, events: list[Event]) -> list[Event]:
+        """Do what `receive` does, behind plain frames that were read to `events` already."""
         if not self._ended:
-            self._receive_on(bytes(data[pos:end]), events)
+            self._receive_on(bytes(data), events)
         return events
+
+    @property
+    def plain_frames(self) -> tuple[int, int, int, type[Event]]:
+        """What `kernels.read_frames` is told of the frames to read."""
+        return self._mask_bit, self._limit, _MAX_EVENTS, Event
 
     def space(self) -> memoryview | None:
         """Where the next bytes may be received to, if not anywhere: then `filled` takes them.
@@ -221,7 +230,7 @@ class Decoder:
         self._note_border()
 
     def _note_border(self) -> None:
-        self._at_border = not (
+        self.at_border = not (
             self._tail or self._remaining or self._open or self._doomed or self._ended
         )
 
@@ -232,7 +241,7 @@ class Decoder:
     def release(self) -> None:
         """Give back what takes memory: nothing more is received."""
         self._ended = True
-        self._at_border = False
+        self.at_border = False
         self.pending = False
         self._tail = b""
         self._partial = None
@@ -263,7 +272,7 @@ class Decoder:
             if not (self._open or self._doomed):
                 most = _MAX_EVENTS - len(events)
                 start = pos
-                pos = read_frames(data, pos, end, self._mask_bit, self._limit, most, events, Event)
+                pos = read_frames(data, pos, end, self._mask_bit, self._limit, most, Event, events)
                 if pos != start:
                     continue
             pos = self._begin(data, pos, events)

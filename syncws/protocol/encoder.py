@@ -14,12 +14,16 @@ from ..errors import Close, InvalidContinuationFrameError
 from .deflate import Deflate
 from .events import BINARY, CLOSE, PING, PONG, TEXT
 from .kernels import frame
+from .plain import head
 
 __all__ = ["Encoder"]
 
 _FIN = 0x80
 
 _NO_LIMIT = 1 << 63
+
+# Bytes of a payload from which it is not copied behind its header.
+_APART = 16_384
 
 
 class Encoder:
@@ -34,12 +38,12 @@ class Encoder:
         threshold: Messages of fewer bytes are not compressed.
     """
 
-    __slots__ = ("_client", "_deflate", "_open", "_proto", "_threshold")
+    __slots__ = ("_deflate", "_open", "_proto", "client", "threshold")
 
     def __init__(self, *, client: bool, deflate: Deflate | None = None, threshold: int = 0) -> None:
-        self._client = client
+        self.client = client
         self._deflate = deflate
-        self._threshold = threshold if deflate else _NO_LIMIT
+        self.threshold = threshold if deflate else _NO_LIMIT
         self._open: int | None = None  # opcode of a fragmented message under way
         self._proto: FrameProtocol | None = None
 
@@ -55,14 +59,21 @@ class Encoder:
             InvalidContinuationFrameError: A fragmented message of the other
                 type is under way; nothing has changed. RFC 6455 section 5.4.
         """
-        if final and self._open is None and len(payload) < self._threshold:
-            return frame(_FIN | opcode, payload, os.urandom(4) if self._client else None)
+        if final and self._open is None and len(payload) < self.threshold:
+            return frame(_FIN | opcode, payload, os.urandom(4) if self.client else None)
         return self._by_wsproto(opcode, payload, final)
+
+    def parts(self, opcode: int, payload: bytes, final: bool = True) -> tuple[bytes, ...]:
+        """Return what `message` does in one or two parts: a large payload is not copied."""
+        plain = final and self._open is None and len(payload) < self.threshold
+        if self.client or not plain or len(payload) < _APART:
+            return (self.message(opcode, payload, final),)
+        return (head(_FIN | opcode, len(payload)), payload)
 
     def _by_wsproto(self, opcode: int, payload: bytes, final: bool) -> bytes:
         if self._open is None:
             if self._deflate is not None:
-                self._deflate.compress_next = not final or len(payload) >= self._threshold
+                self._deflate.compress_next = not final or len(payload) >= self.threshold
         elif self._open != opcode:
             names = {TEXT: "text", BINARY: "binary"}
             raise InvalidContinuationFrameError(
@@ -71,7 +82,7 @@ class Encoder:
             )
         self._open = None if final else opcode
         if self._proto is None:
-            self._proto = FrameProtocol(self._client, [self._deflate] if self._deflate else [])
+            self._proto = FrameProtocol(self.client, [self._deflate] if self._deflate else [])
         data = payload.decode() if opcode == TEXT else payload
         return bytes(self._proto.send_data(data, final))
 
@@ -92,4 +103,4 @@ class Encoder:
     def _control(self, opcode: int, payload: bytes) -> bytes:
         """Return a control frame. RFC 6455 section 5.5."""
         assert len(payload) < 126
-        return frame(_FIN | opcode, payload, os.urandom(4) if self._client else None)
+        return frame(_FIN | opcode, payload, os.urandom(4) if self.client else None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from .events import BINARY, TEXT
 
-__all__ = ["Payload", "frame", "mask", "read_frames"]
+__all__ = ["Payload", "frame", "head", "mask", "read_frames"]
 
 _FIN_TEXT = 0x80 | TEXT
 _FIN_BINARY = 0x80 | BINARY
@@ -53,8 +53,8 @@ def read_frames(
     mask_bit: int,
     limit: int,
     most: int,
-    events: list[Any],
     event_type: type[tuple[Any, ...]],
+    events: list[Any],
 ) -> int:
     """Read the plain frames that begin at `pos` and are whole.
 
@@ -68,13 +68,14 @@ def read_frames(
         mask_bit: 0x80 if frames must be masked, 0 if they must not.
         limit: Bytes of the largest payload to take.
         most: The number of frames to read at the most.
-        events: Gets an event for each: the opcode, a str or bytes, True.
-        event_type: Their type, a tuple of three.
+        event_type: A tuple of three: the opcode, a str or bytes, True.
+        events: Gets one for each frame.
 
     Returns:
         Where it stopped: `pos` if it read nothing.
     """
     key_size = 4 if mask_bit else 0
+    from_bytes = int.from_bytes
     while end - pos >= 2 and most > 0:
         first = data[pos]
         if first != _FIN_BINARY and first != _FIN_TEXT:
@@ -94,7 +95,13 @@ def read_frames(
             break
         payload = data[start:stop]
         if mask_bit:
-            payload = mask(payload, data[start - 4 : start])
+            key = data[start - 4 : start]
+            if size < _TABLE_FROM:  # the same as `mask`, without the call
+                keys = (key * ((size >> 2) + 1))[:size]
+                number = from_bytes(payload, "little") ^ from_bytes(keys, "little")
+                payload = number.to_bytes(size, "little")
+            else:
+                payload = mask(payload, key)
         if first == _FIN_TEXT:
             try:
                 events.append(_new_event(event_type, (TEXT, payload.decode(), True)))
@@ -115,17 +122,18 @@ def frame(first: int, payload: bytes, key: bytes | None) -> bytes:
         payload: The payload as it is.
         key: The masking key, or None for a frame without.
     """
-    size = len(payload)
-    bit = 0 if key is None else 0x80
+    start = head(first, len(payload), masked=key is not None)
+    return start + payload if key is None else start + key + mask(payload, key)
+
+
+def head(first: int, size: int, *, masked: bool = False) -> bytes:
+    """Return a frame's header up to its masking key. RFC 6455 section 5.2."""
+    bit = 0x80 if masked else 0
     if size < 126:
-        head = bytes((first, bit | size))
-    elif size < 65_536:
-        head = bytes((first, bit | 126, size >> 8, size & 0xFF))
-    else:
-        head = bytes((first, bit | 127)) + size.to_bytes(8, "big")
-    if key is None:
-        return head + payload
-    return head + key + mask(payload, key)
+        return bytes((first, bit | size))
+    if size < 65_536:
+        return bytes((first, bit | 126, size >> 8, size & 0xFF))
+    return bytes((first, bit | 127)) + size.to_bytes(8, "big")
 
 
 class Payload:

@@ -387,7 +387,7 @@ class Listener:
         )
         runner = Runner(spec, _log, path)
         dispatcher = Dispatcher(
-            runner,
+            runner.handle,
             loop,
             max_count=config.receive_queue_size,
             max_size=config.receive_queue_bytes,

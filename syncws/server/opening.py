@@ -16,8 +16,6 @@ from ..protocol.server_handshake import Refusal, refusal_response
 
 __all__ = ["Opening"]
 
-_READ_SIZE = 16_384
-
 # Seconds that a refused client has to take the answer and go.
 _LEAVE = 2.0
 
@@ -106,15 +104,15 @@ class Opening:
             self._loop.modify(transport.sock, mask, self)
 
     def _read_head(self) -> None:
-        data = self.transport.receive(_READ_SIZE)
-        if data is None:
+        size = self.transport.receive(self._loop.buffer)
+        if size < 0:
             return
-        if not data:
+        if not size:
             self.abort()
             return
         request: Request | None = None
         try:
-            head = self._reader.feed(data)
+            head = self._reader.feed(bytes(self._loop.buffer[:size]))
             if head is None:
                 return
             request = parse_request(head)
@@ -154,7 +152,7 @@ class Opening:
             self.transport.shutdown_write()
 
     def _drain(self) -> None:
-        if self.transport.receive(_READ_SIZE) == b"":
+        if not self.transport.receive(self._loop.buffer):
             self.abort()
 
     def _restart_timer(self) -> None:

@@ -1,0 +1,460 @@
+"""What a connection sends.
+
+`send` encodes and writes at once if nothing is queued; what the socket does
+not take, the I/O thread writes when it does.
+
+Threads: methods under "I/O thread" run only in the IOLoop; methods under "Any
+thread" may be called from anywhere and take the lock themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Sized
+from typing import Protocol
+
+from ..config import ConnectionConfig
+from ..errors import Close, SendTimeout
+from ..protocol.encoder import Encoder
+from ..protocol.events import BINARY, PING
+from ..protocol.kernels import frame
+from ..timing import Deadline
+from .loop import IOLoop
+from .outbuf import OutBuffer
+from .state import End
+from .transport import Transport
+from .watch import Watch
+
+__all__ = ["Outbound", "Sender", "share"]
+
+_FIN = 0x80
+
+# Bytes of a message below which it is copied behind its header, and sent so.
+_SMALL = 16_384
+
+
+class Sender(Protocol):
+    """Whose bytes these are: a connection. Every method runs in the I/O thread."""
+
+    def flushed(self, drained: bool) -> None:
+        """What was queued has been written as far as the socket takes it."""
+
+    def write_failed(self) -> None:
+        """Writing has failed."""
+
+    def on_loop_error(self, error: BaseException) -> None:
+        """A call for this one raised; it must give its descriptor up."""
+
+
+class Outbound:
+    """The outbound half of a connection.
+
+    Guarantees:
+        - What `send` has taken is written whole, in the order it was taken.
+        - Nothing comes between the fragments of a message but control frames.
+
+    Args:
+        loop: The I/O loop that owns the socket.
+        transport: The socket.
+        encoder: The outbound half of the protocol.
+        config: Limits and timeouts.
+        watch: Is told when messages go out.
+        end: Why sending fails once it does.
+    """
+
+    __slots__ = (
+        "_client",
+        "_condition",
+        "_dirty",
+        "_encoder",
+        "_encoding",
+        "_flushing",
+        "_high",
+        "_loop",
+        "_low",
+        "_midway",
+        "_out",
+        "_plain_below",
+        "_pong_due",
+        "_run_queue",
+        "_sender",
+        "_shared",
+        "_timeout",
+        "_transport",
+        "_watch",
+        "attentive",
+        "end",
+        "failed",
+        "lock",
+        "open",
+    )
+
+    def __init__(
+        self,
+        loop: IOLoop,
+        transport: Transport,
+        encoder: Encoder,
+        config: ConnectionConfig,
+        watch: Watch,
+        end: End,
+        sender: Sender,
+    ) -> None:
+        self._loop = loop
+        # Only whether it is empty matters here.
+        self._run_queue: Sized = ()
+        if loop.pool is not None:
+            self._run_queue = loop.pool.queue
+        self._dirty = loop.dirty
+        self._timeout = config.send_timeout
+        self._high = config.send_buffer_size  # bytes above which senders wait
+        self._low = config.send_buffer_size // 4  # and at which they go on
+        self._client = encoder.client
+        self._plain_below = min(encoder.threshold, _SMALL)  # bytes of a message; see `send`
+        self._watch = watch
+
+        # Owned by the I/O thread.
+        self.attentive = False  # the sender wants to know of every flush
+        self._sender: Sender | None = sender  # None once the connection has ended
+
+        # Held by whoever sends a message, from encoding to queueing: deflate
+        # output is only valid on the wire in the order it was produced. Taken
+        # before `lock`, and never in the I/O thread, which must not wait while
+        # a big message is compressed.
+        self._encoding = threading.Lock()
+        self._encoder = encoder
+
+        # Guarded by `lock`, which guards the connection's state as well.
+        self.lock = threading.Lock()
+        self.end = end
+        self.open = True  # messages can be sent
+        self.failed = False  # writing has
+        self._condition: threading.Condition | None = None  # made by the first who waits
+        self._transport = transport
+        self._out = OutBuffer()
+        self._flushing = False  # the I/O thread will write what is queued
+        self._pong_due: bytes | None = None  # a pong kept back while the peer does not read
+        self._midway = False  # between the fragments of a message
+        self._shared: list[bytes] | None = None  # messages that wait for the last of them
+
+    # -- Any thread ------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Bytes taken by `send` that the system has not taken yet."""
+        return self._out.size
+
+    @property
+    def flushing(self) -> bool:
+        """Whether something is queued that the I/O thread has to write."""
+        return self._flushing
+
+    def send(self, opcode: int, payload: bytes, final: bool = True) -> None:
+        """Send a message, a fragment of one, a ping or a pong; see `Endpoint.send_text`."""
+        if not final or opcode > BINARY or len(payload) >= self._plain_below:
+            self._send_other(opcode, payload, final)
+            return
+        # A whole message in a plain frame depends on no other message, so it
+        # needs no encoder. What follows is `write`, without the calls.
+        if self._watch.idle_timeout is not None:
+            self._watch.last_message = self._loop.clock()
+        out = self._out
+        key = os.urandom(4) if self._client else None
+        told = True
+        with self.lock:
+            ready = self.open and not self._midway and out.size <= self._high
+            if ready:
+                rest: bytes | None
+                if out.size or self._run_queue:
+                    rest = frame(_FIN | opcode, payload, key)
+                else:
+                    try:
+                        rest = self._transport.send_frame(_FIN | opcode, payload, key)
+                    except OSError as exc:
+                        rest = None
+                        told = not self._fail(exc)
+                if rest is not None:
+                    out.chunks.append(rest)
+                    out.size += len(rest)
+                    told = self._flushing
+                    self._flushing = True
+        if not ready:
+            self._send_other(opcode, payload, final)
+            return
+        if not told:
+            # The same as `flush_soon`, without the call.
+            self._dirty.append(self)
+            if not self._run_queue:
+                self._loop.wake_if_dirty()
+        if self.failed:
+            raise self.end.closed_error()
+
+    def _send_other(self, opcode: int, payload: bytes, final: bool) -> None:
+        """Send what is no whole message in a plain frame, or must wait."""
+        message = opcode <= BINARY
+        watch = self._watch
+        if message and watch.idle_timeout is not None:
+            watch.last_message = self._loop.clock()
+        out = self._out
+        deadline: Deadline | None = None
+        while True:
+            if not self.open:
+                raise self.end.closed_error()
+            if out.size > self._high:
+                deadline = self._wait_for_room(deadline)
+            with self._encoding:
+                if out.size > self._high:
+                    continue  # another sender was quicker
+                if message:
+                    queued = self._send_message(opcode, payload, final)
+                else:
+                    queued = self._send_control(opcode, payload)
+            break
+        if queued:
+            self.flush_soon()
+        if self.failed:
+            raise self.end.closed_error()
+
+    def _send_control(self, opcode: int, payload: bytes) -> bool:
+        """Return whether the I/O thread has to flush."""
+        encoder = self._encoder
+        frame = encoder.ping(payload) if opcode == PING else encoder.pong(payload)
+        with self.lock:
+            if not self.open:
+                raise self.end.closed_error()
+            return self.write(frame)
+
+    def _send_message(self, opcode: int, payload: bytes, final: bool) -> bool:
+        """Return whether the I/O thread has to flush. Requires _encoding."""
+        parts = self._encoder.parts(opcode, payload, final)
+        with self.lock:
+            if not self.open:
+                raise self.end.closed_error()
+            queued = self._write_parts(parts)
+            if self._midway == final:
+                queued |= self._set_midway(not final)
+            return queued
+
+    def flush_soon(self) -> None:
+        """Have what is queued written by the I/O thread."""
+        self._loop.flush_soon(self)
+
+    def _wait_for_room(self, deadline: Deadline | None) -> Deadline:
+        """Wait until the peer has read; return the deadline that the next wait has, too."""
+        # The I/O thread must not wait for itself. It comes here only from a
+        # logging handler of the user's that sends what it gets.
+        timeout = 0.0 if self._loop.in_thread() else self._timeout
+        deadline = deadline or Deadline(timeout, self._loop.clock)
+        with self.lock:
+            condition = self.waiting()
+            while self._out.size > self._high and self.open:
+                remaining = deadline.remaining()
+                if remaining == 0.0:
+                    raise SendTimeout(
+                        f"no room for {timeout} s: the peer has {self._out.size} bytes still to "
+                        "read; nothing of this message was sent"
+                    )
+                condition.wait(remaining)
+            if not self.open:
+                raise self.end.closed_error()
+        return deadline
+
+    # -- Under the lock --------------------------------------------------
+
+    def write(self, data: bytes) -> bool:
+        """Write or queue `data`; return whether the I/O thread has to flush. Requires `lock`.
+
+        With nothing queued, and no callback waiting for a worker, writing here
+        saves the hand-over to the I/O thread. When callbacks do wait, a batch
+        of answers is cheaper written there.
+        """
+        rest: bytes | memoryview = data
+        if not self._out.size and not self._run_queue:
+            try:
+                sent = self._transport.send(data)
+            except OSError as exc:
+                return self._fail(exc)
+            if sent == len(data):
+                return False
+            rest = memoryview(data)[sent:] if sent else data
+        return self._queue(rest)
+
+    def _queue(self, data: bytes | memoryview) -> bool:
+        """Return whether the I/O thread has to be told. Requires `lock`."""
+        self._out.append(data)
+        return self._start_flushing()
+
+    def _write_parts(self, parts: Iterable[bytes]) -> bool:
+        """Do what `write` does, for a frame in parts. Requires `lock`."""
+        out = self._out
+        direct = not out.size and not self._run_queue
+        for part in parts:
+            out.append(part)
+        try:
+            if direct and out.write_to(self._transport):
+                return False
+        except OSError as exc:
+            return self._fail(exc)
+        return self._start_flushing()
+
+    def _start_flushing(self) -> bool:
+        if self._flushing:
+            return False
+        self._flushing = True
+        return True
+
+    def _fail(self, error: OSError) -> bool:
+        """Writing has failed: the I/O thread will see to the rest. Requires `lock`."""
+        self.failed = True
+        self.end.write_error = error
+        self._flushing = True
+        return True
+
+    def _set_midway(self, midway: bool) -> bool:
+        """A fragmented message begins, or ends and lets go out what waited. Requires `lock`.
+
+        Returns whether the I/O thread has to flush.
+        """
+        self._midway = midway
+        shared, self._shared = self._shared, None
+        queued = False
+        for message in shared or ():
+            queued |= self.write(message)
+        return queued
+
+    def send_close(self, close: Close) -> bool:
+        """Send our one close frame; return whether the I/O thread has to flush. Requires `lock`."""
+        self.end.sent = close
+        return self.write(self._encoder.close(close))
+
+    def waiting(self) -> threading.Condition:
+        """Return what those wait on who wait for room or for the end. Requires `lock`."""
+        if self._condition is None:
+            self._condition = threading.Condition(self.lock)
+        return self._condition
+
+    def notify(self) -> None:
+        """Wake who waits for room or for the end. Requires `lock`."""
+        if self._condition is not None:
+            self._condition.notify_all()
+
+    # -- I/O thread ------------------------------------------------------
+
+    def send_pong(self, payload: bytes) -> None:
+        """Answer a ping, or keep the answer back while the peer reads nothing."""
+        with self.lock:
+            if not self.open:
+                return
+            if self._out.size > self._high:
+                # The peer floods us and does not read: only the latest ping
+                # needs an answer, says RFC 6455 section 5.5.3.
+                self._pong_due = payload
+                return
+            queued = self.write(self._encoder.pong(payload))
+        if queued:
+            self.flush_soon()
+
+    def send_ping(self, payload: bytes) -> None:
+        """Send a keepalive ping."""
+        with self.lock:
+            queued = self.open and self.write(self._encoder.ping(payload))
+        if queued:
+            self.flush_soon()
+
+    def send_first(self, data: bytes) -> None:
+        """Write what comes before the first frame: the end of the opening handshake."""
+        with self.lock:
+            queued = self.write(data)
+        if queued:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is queued, as far as the socket takes it."""
+        sender = self._sender
+        if sender is None:
+            return
+        drained = False
+        out = self._out
+        with self.lock:
+            if not self.failed:
+                try:
+                    chunks = out.chunks
+                    if len(chunks) == 1:
+                        # As a rule it is one message, and goes whole.
+                        sent = self._transport.send(chunks[0])
+                        if sent == out.size:
+                            chunks.clear()
+                            out.size = 0
+                            drained = True
+                        elif sent:
+                            out.drop(sent)
+                    else:
+                        drained = out.write_to(self._transport)
+                    if drained and self._pong_due is not None and self.open:
+                        out.append(self._encoder.pong(self._pong_due))
+                        self._pong_due = None
+                        drained = out.write_to(self._transport)
+                    self._flushing = not drained
+                    if self._condition is not None and out.size <= self._low:
+                        self._condition.notify_all()
+                except OSError as exc:
+                    self._fail(exc)
+        if self.failed:
+            self._drop()
+            sender.write_failed()
+        elif not drained or self.attentive:
+            sender.flushed(drained)
+
+    def _drop(self) -> None:
+        with self.lock:
+            self._out.clear()
+            self._flushing = False
+            self.notify()
+
+    def on_loop_error(self, error: BaseException) -> None:
+        """A flush raised: the connection cannot go on."""
+        if self._sender is not None:
+            self._sender.on_loop_error(error)
+
+    def release(self) -> None:
+        """Give back what is queued: the socket is gone. Requires `lock`."""
+        self.open = False
+        self._out.clear()
+        self._shared = None
+        self._sender = None
+
+    def abandon(self) -> None:
+        """In a forked child: whoever held a lock is not here."""
+        self.lock = threading.Lock()
+        self._encoding = threading.Lock()
+        self._condition = None
+        self.open = False
+
+
+def share(message: bytes, members: Iterable[Outbound]) -> list[Outbound]:
+    """Send one message, as a frame, to many. In the I/O thread.
+
+    Returns those that it was not sent to, since they have too much to read
+    already.
+    """
+    slow = []
+    for member in members:
+        out = member._out
+        if out.size > member._high:
+            slow.append(member)
+            continue
+        queued = False
+        with member.lock:
+            if not member.open:
+                continue
+            if member._midway:
+                shared = member._shared = member._shared or []
+                if sum(map(len, shared)) > member._high:
+                    slow.append(member)
+                else:
+                    shared.append(message)
+            else:
+                queued = member.write(message)
+        if queued:
+            member.flush()
+    return slow
