@@ -34,6 +34,7 @@ from .errors import (
     SendTimeout,
     WebSocketError,
 )
+from .groups.group import Group
 from .native import speedups
 from .protocol.headers import Headers
 from .protocol.http import Request
@@ -53,6 +54,7 @@ __all__ = [
     "ConnectTimeout",
     "ConnectionClosed",
     "Engine",
+    "Group",
     "HandshakeError",
     "HandshakeRejected",
     "Headers",

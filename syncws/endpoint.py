@@ -12,7 +12,7 @@ from .errors import Close
 from .protocol.events import BINARY, PING, PONG, TEXT
 from .timing import check_timeout
 
-__all__ = ["Address", "Endpoint", "address_of", "peer_addresses"]
+__all__ = ["Address", "Endpoint", "address_of", "connection_of", "peer_addresses"]
 
 #: (host, port), or the path of a Unix-domain socket, "" if it has none.
 Address = tuple[str, int] | str
@@ -210,6 +210,11 @@ class Endpoint:
     def latency(self) -> float | None:
         """Seconds from the last keepalive ping to its pong, None before the first."""
         return self._connection.latency
+
+
+def connection_of(endpoint: Endpoint) -> Connection:
+    """Return what is behind an endpoint."""
+    return endpoint._connection
 
 
 def peer_addresses(sock: socket.socket) -> tuple[Address, Address]:

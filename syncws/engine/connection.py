@@ -13,7 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ..config import ConnectionConfig
-from ..errors import Close, ConnectionClosed, KeepaliveTimeout, PayloadTooBigError, ProtocolError
+from ..errors import (
+    Close,
+    ConnectionClosed,
+    KeepaliveTimeout,
+    PayloadTooBigError,
+    ProtocolError,
+    SendTimeout,
+)
 from ..protocol.decoder import Decoder
 from ..protocol.encoder import Encoder
 from ..protocol.events import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
@@ -72,6 +79,7 @@ class Connection:
         "_config",
         "_decoder",
         "_end",
+        "_farewells",
         "_idle_event",
         "_inbox",
         "_loop",
@@ -129,6 +137,7 @@ class Connection:
         self._end = End()
         self._answer: Close | None = None  # to the peer's close or failure
         self.closed_here = False  # this end was the first to close, or failed
+        self._farewells: dict[object, Callable[[], None]] | None = None  # see `when_ended`
 
         #: What sends.
         self.outbound = Outbound(loop, transport, encoder, config, self._watch, self._end, self)
@@ -404,6 +413,17 @@ class Connection:
             self._deliver(events)
         self._terminate()
 
+    def fell_behind(self, size: int) -> None:
+        """The peer has `size` bytes to read still, and there is more that cannot wait for it."""
+        if self._state is not _OPEN:
+            return
+        error = SendTimeout(
+            f"the peer has {size} bytes still to read, and the next message of a group "
+            "waits for nobody"
+        )
+        self.fail(error, Close(1013, "too slow"))
+        self._inbox.put(Event(ERROR, error))
+
     def _begin_reading(self) -> None:
         """Read for the first time, beginning with what came too early."""
         if self._rest is not None:
@@ -496,6 +516,7 @@ class Connection:
             if self._state is State.CLOSED:
                 return
             self._move(State.CLOSED)
+            farewells, self._farewells = self._farewells, None
             if self._mask:
                 self._loop.unregister(self._transport.sock)
                 self._mask = 0
@@ -515,6 +536,8 @@ class Connection:
         self._decoder.release()
         if self._on_end is not None:
             self._on_end(self)
+        for call in (farewells or {}).values():
+            call()
         with self.outbound.lock:
             self.outbound.notify()
 
@@ -660,6 +683,21 @@ class Connection:
                     return False
                 condition.wait(remaining)
         return True
+
+    def when_ended(self, key: object, call: Callable[[], None]) -> bool:
+        """Have `call()` made in the I/O thread when the socket is gone; False if it is."""
+        with self.outbound.lock:
+            if self._state is State.CLOSED:
+                return False
+            self._farewells = self._farewells or {}
+            self._farewells[key] = call
+            return True
+
+    def not_when_ended(self, key: object) -> None:
+        """Forget what `when_ended` was told."""
+        with self.outbound.lock:
+            if self._farewells is not None:
+                self._farewells.pop(key, None)
 
     def ask_to_abort(self) -> None:
         """End now, without a closing handshake. Does not wait."""

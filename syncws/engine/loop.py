@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..logs import log_safely
@@ -42,14 +42,18 @@ _log = logging.getLogger("syncws.engine")
 CURRENT = threading.local()
 
 
-class Handler(Protocol):
+class Failing(Protocol):
+    """What the loop makes calls for."""
+
+    def on_loop_error(self, error: BaseException) -> None:
+        """A call for this one raised; it must give its descriptor up. In the I/O thread."""
+
+
+class Handler(Failing, Protocol):
     """What owns a descriptor. Every method runs in the I/O thread."""
 
     def on_ready(self, mask: int) -> None:
         """The descriptor is readable, writable or both."""
-
-    def on_loop_error(self, error: BaseException) -> None:
-        """A call for this handler raised; it must give its descriptor up."""
 
     def abort(self) -> None:
         """End now: the loop stops."""
@@ -58,14 +62,11 @@ class Handler(Protocol):
         """Close this process's copy of the descriptor, which belongs to the parent process."""
 
 
-class Flushable(Protocol):
+class Flushable(Failing, Protocol):
     """What can have bytes queued for the I/O thread."""
 
     def flush(self) -> None:
         """Write what is queued."""
-
-    def on_loop_error(self, error: BaseException) -> None:
-        """The flush raised."""
 
 
 class RunQueue(Protocol):
@@ -122,7 +123,7 @@ class IOLoop:
 
         # Any thread: what is done with these is atomic.
         self._handlers: set[Handler] = set()
-        self._calls: deque[tuple[Handler | None, Callable[..., None], tuple[Any, ...]]] = deque()
+        self._calls: deque[tuple[Failing | None, Callable[..., None], tuple[Any, ...]]] = deque()
         self.dirty: deque[Flushable] = deque()  # what is to be flushed; see `flush_soon`
         self._wakeup = Wakeup()
         # True while the I/O thread may be waiting. It sets this before it
@@ -135,7 +136,7 @@ class IOLoop:
     # -- Any thread ------------------------------------------------------
 
     def call_soon(
-        self, call: Callable[..., None], *args: Any, owner: Handler | None = None
+        self, call: Callable[..., None], *args: Any, owner: Failing | None = None
     ) -> None:
         """Make `call(*args)` in the I/O thread. `owner` is told if it raises."""
         self._calls.append((owner, call, args))
@@ -148,6 +149,12 @@ class IOLoop:
         (`wake_if_dirty`), so that a batch of answers costs one wake-up.
         """
         self.dirty.append(connection)
+        if not (self.pool is not None and self.pool.queue):
+            self._wake()
+
+    def flush_all_soon(self, connections: Sequence[Flushable]) -> None:
+        """Do what `flush_soon` does for many at once."""
+        self.dirty.extend(connections)
         if not (self.pool is not None and self.pool.queue):
             self._wake()
 
@@ -279,14 +286,14 @@ class IOLoop:
             except Exception as exc:
                 self._failed(connection, exc)
 
-    def guard(self, owner: Handler | None, call: Callable[..., None], *args: Any) -> None:
+    def guard(self, owner: Failing | None, call: Callable[..., None], *args: Any) -> None:
         """Make a call at once; if it raises, only `owner` is affected. In the I/O thread only."""
         try:
             call(*args)
         except Exception as exc:
             self._failed(owner, exc)
 
-    def _failed(self, handler: Flushable | Handler | None, error: Exception) -> None:
+    def _failed(self, handler: Failing | None, error: Exception) -> None:
         log_safely(_log, logging.ERROR, "a call in the I/O thread failed", error=error)
         if handler is not None:
             try:

@@ -43,6 +43,9 @@ class Sender(Protocol):
     def write_failed(self) -> None:
         """Writing has failed."""
 
+    def fell_behind(self, size: int) -> None:
+        """The peer has `size` bytes to read still, and now there is more."""
+
     def on_loop_error(self, error: BaseException) -> None:
         """A call for this one raised; it must give its descriptor up."""
 
@@ -239,6 +242,10 @@ class Outbound:
         """Have what is queued written by the I/O thread."""
         self._loop.flush_soon(self)
 
+    def fall_behind(self) -> None:
+        """Give up a peer that reads too slowly. Does not wait."""
+        self._loop.call_soon(self._fall_behind, owner=self)
+
     def _wait_for_room(self, deadline: Deadline | None) -> Deadline:
         """Wait until the peer has read; return the deadline that the next wait has, too."""
         # The I/O thread must not wait for itself. It comes here only from a
@@ -416,6 +423,10 @@ class Outbound:
         if self._sender is not None:
             self._sender.on_loop_error(error)
 
+    def _fall_behind(self) -> None:
+        if self._sender is not None:
+            self._sender.fell_behind(self._out.size)
+
     def release(self) -> None:
         """Give back what is queued: the socket is gone. Requires `lock`."""
         self.open = False
@@ -431,30 +442,50 @@ class Outbound:
         self.open = False
 
 
-def share(message: bytes, members: Iterable[Outbound]) -> list[Outbound]:
-    """Send one message, as a frame, to many. In the I/O thread.
+def share(opcode: int, payload: bytes, members: Iterable[Outbound]) -> int:
+    """Have one whole message sent to many, without blocking. Any thread.
 
-    Returns those that it was not sent to, since they have too much to read
-    already.
+    It is encoded once and only queued here; the I/O thread gets one list of
+    all that have to write. A member that is midway in a fragmented message
+    gets it behind that; one that has too much to read already fails.
+
+    Returns:
+        The number of members that took it.
     """
-    slow = []
+    first = _FIN | opcode
+    plain = frame(first, payload, None)
+    dirty: dict[IOLoop, list[Outbound]] = {}
+    taken = 0
     for member in members:
-        out = member._out
-        if out.size > member._high:
-            slow.append(member)
-            continue
-        queued = False
+        # RFC 6455 section 5.3: a client's frames have a key of their own each.
+        message = frame(first, payload, os.urandom(4)) if member._client else plain
         with member.lock:
             if not member.open:
                 continue
+            out = member._out
             if member._midway:
-                shared = member._shared = member._shared or []
-                if sum(map(len, shared)) > member._high:
-                    slow.append(member)
-                else:
-                    shared.append(message)
+                waiting = member._shared = member._shared or []
+                behind = sum(map(len, waiting)) > member._high
+                if not behind:
+                    waiting.append(message)
             else:
-                queued = member.write(message)
-        if queued:
-            member.flush()
-    return slow
+                behind = out.size > member._high
+                if not behind:
+                    out.chunks.append(message)
+                    out.size += len(message)
+                    if not member._flushing:
+                        member._flushing = True
+                        loop = member._loop
+                        if loop in dirty:
+                            dirty[loop].append(member)
+                        else:
+                            dirty[loop] = [member]
+        if behind:
+            member.fall_behind()
+        else:
+            taken += 1
+            if member._watch.idle_timeout is not None:
+                member._watch.last_message = member._loop.clock()
+    for loop, outbounds in dirty.items():
+        loop.flush_all_soon(outbounds)
+    return taken

@@ -1,8 +1,8 @@
 """Bytes to messages and control frames: the inbound half of a connection.
 
-Two paths share the work. Unfragmented, uncompressed data frames, nearly all of
-real traffic, are read by `kernels`; fragments, compressed messages, control
-frames and whatever is malformed go through wsproto. The two hand over at frame
+Two paths share the work. Unfragmented data frames, nearly all of real traffic,
+are read here, the uncompressed ones by `kernels`; fragments, control frames
+and whatever is malformed go through wsproto. The two hand over at frame
 borders only: this module reads every frame header that `kernels` has left, so
 it always knows where the next one starts. What wsproto refuses, the fast path
 refuses too, and as early: text is checked as it arrives, not when it is
@@ -15,7 +15,7 @@ import codecs
 import io
 from typing import Any
 
-from wsproto.frame_protocol import Frame, FrameProtocol, Opcode, ParseFailed
+from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol, Opcode, ParseFailed
 
 from ..errors import (
     Close,
@@ -27,7 +27,7 @@ from ..errors import (
 )
 from .deflate import Inflate
 from .events import BINARY, CLOSE, ERROR, TEXT, Event
-from .kernels import Payload, read_frames
+from .kernels import Payload, mask, read_frames
 
 __all__ = ["Decoder"]
 
@@ -40,6 +40,7 @@ _FIN_BINARY = _FIN | BINARY
 # First bytes that can begin a good frame. Any other goes to wsproto, which
 # says what is wrong with it.
 _PLAIN_STARTS = frozenset((0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A))
+_COMPRESSED = (_FIN | _RSV1 | TEXT, _FIN | _RSV1 | BINARY)
 _DEFLATE_STARTS = _PLAIN_STARTS | {0x41, 0x42, 0xC1, 0xC2}
 
 _NO_LIMIT = (1 << 63) - 1
@@ -292,8 +293,18 @@ class Decoder:
         start, size = border
         first = data[pos]
         alone = first in (_FIN_TEXT, _FIN_BINARY) and not self._open
+        compressed = first in _COMPRESSED and not self._open
         if not first & 0x08:
             self._check_limits(first, size)
+        if compressed and start + size <= end and self._inflate is not None:
+            stop = start + size
+            payload = data[start:stop]
+            if self._key_size:
+                payload = mask(payload, data[start - 4 : start])
+            event = self._inflated(first & 0x0F, self._inflate.whole(payload))
+            self._given += len(event.data)
+            events.append(event)
+            return stop
         if alone:
             key = data[start - 4 : start] if self._key_size else None
             self._partial = Payload(size, key, first == _FIN_TEXT)
@@ -303,6 +314,17 @@ class Decoder:
         self._remaining = start + size - stop
         self._feed(data[pos:stop], events)
         return stop
+
+    def _inflated(self, opcode: int, message: bytes | CloseReason) -> Event:
+        """Return a compressed message that came whole."""
+        if not isinstance(message, bytes):
+            raise _error(message, "error in extension", self._max_message_size)
+        if opcode == BINARY:
+            return Event(BINARY, message)
+        try:
+            return Event(TEXT, message.decode())
+        except UnicodeDecodeError as exc:
+            raise InvalidPayloadError(str(exc)) from exc
 
     def _header(self, data: bytes, pos: int) -> tuple[int, int] | None:
         """Return where the payload starts and its size; None if the header is not complete.
@@ -396,7 +418,7 @@ class Decoder:
                 else:
                     events.append(Event(int(opcode), frame.payload))
         except ParseFailed as exc:
-            raise _error(exc, self._max_message_size) from exc
+            raise _error(exc.code, str(exc), self._max_message_size) from exc
 
     def _collect(self, frame: Frame, events: list[Event]) -> None:
         """Join the parts of a message, or of a frame of one that is streamed."""
@@ -416,15 +438,14 @@ def _not_utf8(text: bytes, whole: bool) -> InvalidPayloadError:
     raise AssertionError("that is UTF-8")
 
 
-def _error(exc: ParseFailed, max_message_size: int) -> WebSocketError:
+def _error(code: CloseReason, text: str, max_message_size: int) -> WebSocketError:
     """Return our error for wsproto's."""
-    if exc.code == PayloadTooBigError.status_code:
+    if code == PayloadTooBigError.status_code:
         return PayloadTooBigError(
             f"a message inflates to more than max_message_size, {max_message_size} bytes"
         )
-    text = str(exc)
     by_extension = text == "error in extension"
-    if exc.code == InvalidPayloadError.status_code:
+    if code == InvalidPayloadError.status_code:
         return InvalidPayloadError(
             "a compressed message does not inflate" if by_extension else text
         )

@@ -335,6 +335,49 @@ class Inflate(Extension):
             self._decompressor = None
         return rest
 
+    def whole(self, payload: bytes) -> bytes | CloseReason:
+        """Inflate a message that came in one frame, or tell what the connection fails with."""
+        self._inflated = self._streams = 0
+        if not payload:
+            return b""
+        if self._decompressor is None:
+            self._decompressor = zlib.decompressobj(-self._window_bits)
+        most = 0 if self._limit is None else self._limit + 1
+        try:
+            data = self._decompressor.decompress(payload + _TAIL, most)
+        except zlib.error:
+            return CloseReason.INVALID_FRAME_PAYLOAD_DATA
+        if self._limit is not None and len(data) > self._limit:
+            return CloseReason.MESSAGE_TOO_BIG
+        if self._decompressor.eof:
+            return self._behind_end(data)
+        if self._no_context_takeover:
+            self._decompressor = None
+        return data
+
+    def _behind_end(self, data: bytes) -> bytes | CloseReason:
+        """The message's stream has ended, maybe before the message has."""
+        assert self._decompressor is not None
+        left = self._decompressor.unused_data
+        self._decompressor = None
+        if left == _TAIL:
+            return data
+        # What is left of the message, and of our tail if it took a part of that.
+        self._inflated = len(data)
+        self._streams = 1
+        rest = self._inflate(left[: -len(_TAIL)]) if left.endswith(_TAIL) else b""
+        if isinstance(rest, CloseReason):
+            return rest
+        if self._unfinished:
+            tail = self._inflate(_TAIL)
+            if isinstance(tail, CloseReason):
+                return tail
+            rest += tail
+        self._unfinished = False
+        if self._no_context_takeover:
+            self._decompressor = None
+        return data + rest
+
     def _inflate(self, data: bytes) -> bytes | CloseReason:
         parts = []
         while data:
@@ -404,6 +447,10 @@ class Deflate(Extension):
         """Return False: the offer is made by this module's `offer`."""
         return False
 
+    def whole(self, payload: bytes) -> bytes:
+        """Return the payload of a message in one frame. RFC 7692 section 7.2.1."""
+        return self._deflate(payload, True)
+
     def frame_outbound(
         self,
         proto: FrameDecoder | FrameProtocol,
@@ -421,6 +468,9 @@ class Deflate(Extension):
                 rsv = RsvBits(True, rsv.rsv2, rsv.rsv3)
         if not self._compressing:
             return rsv, data
+        return rsv, self._deflate(data, fin)
+
+    def _deflate(self, data: bytes, fin: bool) -> bytes:
         if self._compressor is None:
             self._compressor = zlib.compressobj(
                 self._level, zlib.DEFLATED, -self._window_bits, self._mem_level
@@ -432,4 +482,4 @@ class Deflate(Extension):
             out = out[: -len(_TAIL)] or b"\x00"
             if self._no_context_takeover:
                 self._compressor = None
-        return rsv, out
+        return out

@@ -1,7 +1,7 @@
 """Messages and control frames to bytes: the outbound half of a connection.
 
-Messages of one uncompressed frame, and control frames, are written here;
-fragments and compressed messages by wsproto. RFC 6455 section 5.
+Messages of one frame, and control frames, are written here; fragments by
+wsproto. RFC 6455 section 5.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .plain import head
 __all__ = ["Encoder"]
 
 _FIN = 0x80
+_RSV1 = 0x40
 
 _NO_LIMIT = 1 << 63
 
@@ -59,9 +60,13 @@ class Encoder:
             InvalidContinuationFrameError: A fragmented message of the other
                 type is under way; nothing has changed. RFC 6455 section 5.4.
         """
-        if final and self._open is None and len(payload) < self.threshold:
-            return frame(_FIN | opcode, payload, os.urandom(4) if self.client else None)
-        return self._by_wsproto(opcode, payload, final)
+        if not final or self._open is not None:
+            return self._by_wsproto(opcode, payload, final)
+        first = _FIN | opcode
+        if len(payload) >= self.threshold and self._deflate is not None:
+            first |= _RSV1
+            payload = self._deflate.whole(payload)
+        return frame(first, payload, os.urandom(4) if self.client else None)
 
     def parts(self, opcode: int, payload: bytes, final: bool = True) -> tuple[bytes, ...]:
         """Return what `message` does in one or two parts: a large payload is not copied."""

@@ -1,0 +1,1 @@
+"""Many connections as one."""
