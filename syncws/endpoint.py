@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import threading
 from typing import Any
 
 from .engine.connection import Connection
@@ -20,6 +21,10 @@ Address = tuple[str, int] | str
 # Status codes that an application may send. RFC 6455 section 7.4, and the
 # registry it sets up.
 _SENDABLE = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
+
+
+# Held while an endpoint gets its id.
+_naming = threading.Lock()
 
 
 class Endpoint:
@@ -48,7 +53,7 @@ class Endpoint:
         self._subprotocol = subprotocol
         self._local_address, self._remote_address = addresses
         self._attributes: dict[str, Any] = {}
-        self._id = secrets.token_hex(8)
+        self._id = ""
 
     def __repr__(self) -> str:
         state = self._connection.state.name.lower()
@@ -169,6 +174,10 @@ class Endpoint:
     @property
     def id(self) -> str:
         """An identifier of this connection, unlike every other's."""
+        if not self._id:
+            with _naming:
+                if not self._id:  # still
+                    self._id = secrets.token_hex(8)
         return self._id
 
     @property

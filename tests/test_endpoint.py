@@ -321,16 +321,21 @@ def test_the_first_looks_of_two_threads_find_the_same(
 ) -> None:
     client, _ = pair
     assert client._attributes is client.attributes
-    both = threading.Barrier(2)
+    inside, go_on = threading.Event(), threading.Event()
     made = itertools.count()
 
     def token_hex(size: int) -> str:
-        both.wait(HANG)  # an identifier made now is made twice
-        return f"late {next(made)}"
+        number = next(made)
+        inside.set()
+        assert go_on.wait(HANG)
+        return f"token {number}"
 
     monkeypatch.setattr(secrets, "token_hex", token_hex)
-    looks = [Task(lambda: client.id) for _ in range(2)]
-    assert {look.result() for look in looks} == {client.id}
+    first = Task(lambda: client.id)
+    assert inside.wait(HANG)
+    second = Task(lambda: client.id)
+    go_on.set()
+    assert first.result() == second.result() == client.id == "token 0"
 
 
 @pytest.mark.parametrize(

@@ -285,7 +285,7 @@ class Connection:
                     if self._state is _OPEN:
                         full = inbox.put(event)
                 else:
-                    self._control(event)
+                    full = self._control(event) or full
             if (full and self._pause()) or not decoder.pending:
                 return
             events = decoder.receive(b"")
@@ -298,34 +298,34 @@ class Connection:
         self._update_interest()
         return True
 
-    def _control(self, event: Event) -> None:
+    def _control(self, event: Event) -> bool:
+        """Return whether the inbox is full."""
         opcode = event.opcode
         if opcode == PING:
-            self._pinged(event)
-        elif opcode == PONG:
-            self._ponged(event)
-        elif opcode == CLOSE:
+            return self._pinged(event)
+        if opcode == PONG:
+            return self._ponged(event)
+        if opcode == CLOSE:
             self._peer_closed(event.data)
         else:
             self._peer_failed(event.data)
+        return False
 
     def _note_messages(self, events: list[Event]) -> None:
         """No idleness while messages come, or parts of one."""
         if self._decoder.in_message or any(event.opcode in (TEXT, BINARY) for event in events):
             self._watch.last_message = self._loop.clock()
 
-    def _pinged(self, event: Event) -> None:
+    def _pinged(self, event: Event) -> bool:
         """RFC 6455 section 5.5.2."""
-        if not self._auto_pong:
-            if self._state is State.OPEN:
-                self._inbox.put(event)
-            return
-        self.outbound.send_pong(event.data)
+        if self._auto_pong:
+            self.outbound.send_pong(event.data)
+            return False
+        return self._state is State.OPEN and self._inbox.put(event)
 
-    def _ponged(self, event: Event) -> None:
+    def _ponged(self, event: Event) -> bool:
         keepalive = self._watch.pong(event.data, self._loop.clock())
-        if not keepalive and self._state is State.OPEN:
-            self._inbox.put(event)
+        return not keepalive and self._state is State.OPEN and self._inbox.put(event)
 
     def _peer_closed(self, close: Close) -> None:
         """Answer the peer's close frame, or take it for the answer. RFC 6455 section 5.5.1."""

@@ -94,7 +94,7 @@ class Transport(Protocol):
 class PlainTransport:
     """A TCP or Unix-domain socket."""
 
-    __slots__ = ("sock",)
+    __slots__ = ("_ended", "sock")
 
     secure = False
     wants_read = False
@@ -102,6 +102,7 @@ class PlainTransport:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self._ended = False  # the peer knows that nothing more comes
 
     def frame_receiver(self, frames: tuple[int, int, int, type[Event]]) -> FrameReceiver | None:
         """Return what receives and reads `Decoder.plain_frames` in one go."""
@@ -143,6 +144,7 @@ class PlainTransport:
 
     def shutdown_write(self) -> None:
         """Tell the peer that nothing more comes."""
+        self._ended = True
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
@@ -152,8 +154,9 @@ class PlainTransport:
         The shutdown reaches the peer even if another process still holds a
         copy of the descriptor.
         """
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
+        if not self._ended:
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
 
     def abandon(self) -> None:

@@ -1,12 +1,12 @@
 """Bytes to messages and control frames: the inbound half of a connection.
 
 Two paths share the work. Unfragmented data frames, nearly all of real traffic,
-are read here, the uncompressed ones by `kernels`; fragments, control frames
-and whatever is malformed go through wsproto. The two hand over at frame
-borders only: this module reads every frame header that `kernels` has left, so
-it always knows where the next one starts. What wsproto refuses, the fast path
-refuses too, and as early: text is checked as it arrives, not when it is
-complete. RFC 6455 section 5.
+and control frames are read here, the uncompressed messages by `kernels`;
+fragments, and whatever is malformed, go through wsproto. The two hand over at
+frame borders only: this module reads every frame header that `kernels` has
+left, so it always knows where the next one starts. What wsproto refuses, the
+fast path refuses too, and as early: text is checked as it arrives, not when it
+is complete. RFC 6455 section 5.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ _FIN_BINARY = _FIN | BINARY
 _PLAIN_STARTS = frozenset((0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A))
 _COMPRESSED = (_FIN | _RSV1 | TEXT, _FIN | _RSV1 | BINARY)
 _DEFLATE_STARTS = _PLAIN_STARTS | {0x41, 0x42, 0xC1, 0xC2}
+
+# Status codes of close frames that are right beyond doubt. RFC 6455 section 7.4.
+_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1014), *range(3000, 5000)))
 
 _NO_LIMIT = (1 << 63) - 1
 
@@ -311,9 +314,37 @@ class Decoder:
             self._remaining = size
             return self._go_on(data, start, events)
         stop = min(end, start + size)
+        if first & 0x08 and stop == start + size:
+            control = self._control(first & 0x0F, data, start, stop)
+            if control is not None:
+                events.append(control)
+                return stop
         self._remaining = start + size - stop
         self._feed(data[pos:stop], events)
         return stop
+
+    def _control(self, opcode: int, data: bytes, start: int, stop: int) -> Event | None:
+        """Return a control frame that came whole; None if wsproto should look at it.
+
+        RFC 6455 section 5.5.
+        """
+        payload = data[start:stop]
+        if self._key_size:
+            payload = mask(payload, data[start - 4 : start])
+        if opcode != CLOSE:
+            return Event(opcode, payload)
+        if not payload:
+            close = Close(1005)
+        else:
+            code = int.from_bytes(payload[:2], "big")
+            if len(payload) < 2 or code not in _CLOSE_CODES:
+                return None
+            try:
+                close = Close(code, payload[2:].decode())
+            except UnicodeDecodeError:
+                return None
+        self._ended = True
+        return Event(CLOSE, close)
 
     def _inflated(self, opcode: int, message: bytes | CloseReason) -> Event:
         """Return a compressed message that came whole."""
