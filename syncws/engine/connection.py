@@ -145,6 +145,11 @@ class Connection:
 
     # -- I/O thread ------------------------------------------------------
 
+    def take_over(self) -> None:
+        """The socket is registered for READ already, for an owner that gives it up."""
+        self._loop.modify(self._transport.sock, READ, self)
+        self._mask = READ
+
     def start(self, out: bytes, rest: bytes, reading: bool, opened: bool) -> None:
         """Take the socket over.
 
@@ -354,7 +359,8 @@ class Connection:
         if self._state is not State.ANSWERING:
             self._end_tcp()
             return
-        if self._inbox.busy():
+        busy = self._inbox.busy()
+        if busy:
             self._reading = False
             self._watch.relax()
             self._watch.answer_by(self._loop.clock() + _GRACE)
@@ -362,7 +368,8 @@ class Connection:
             self._update_interest()
         else:
             self.conclude()
-        self._inbox.put(event)
+        if busy or self._inbox.hears_close or event.opcode == ERROR:
+            self._inbox.put(event)
 
     def _end_tcp(self) -> None:
         """No more frames either way: end TCP once what is queued is written.

@@ -38,6 +38,8 @@ class Inbox(Protocol):
     on_room: Callable[[], None]  # reading may go on
     on_last: Callable[[], None]  # all that came before the peer's close was dealt with
 
+    hears_close: bool  # whether CLOSE means something though nothing came before it
+
     # -- I/O thread
 
     def put(self, event: Event) -> bool:
@@ -124,6 +126,8 @@ class Dispatcher(_Bound):
     """
 
     __slots__ = ("_handle", "_inbox", "_loop", "_on_done", "_running")
+
+    hears_close = False
 
     def __init__(
         self,
@@ -224,6 +228,8 @@ class Mailbox(_Bound):
     """
 
     __slots__ = ("_closed", "_delivered", "_finished", "_lock", "_queue", "_received")
+
+    hears_close = True
 
     def __init__(self, *, max_count: int, max_size: int) -> None:
         super().__init__(max_count, max_size)

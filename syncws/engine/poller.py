@@ -40,7 +40,7 @@ class Poller(Protocol):
         """Wait for a descriptor to be ready for READ, WRITE or both."""
 
     def modify(self, fileobj: Any, mask: int, owner: Any) -> None:
-        """Wait for something else from now on."""
+        """Wait for something else from now on, or for another owner."""
 
     def unregister(self, fileobj: Any) -> None:
         """Forget a descriptor, whether or not it is known."""
@@ -66,7 +66,8 @@ class EpollPoller:
 
     def modify(self, fileobj: Any, mask: int, owner: Any) -> None:
         fd = fileobj.fileno()
-        self._epoll.modify(fd, _EPOLL[mask])
+        if self._owners[fd][1] != mask:
+            self._epoll.modify(fd, _EPOLL[mask])
         self._owners[fd] = owner, mask
 
     def unregister(self, fileobj: Any) -> None:

@@ -410,7 +410,9 @@ class Listener:
         )
         runner.bind(Caller(connection, request, subprotocol, addresses), connection)
         self._connections.add(connection)
-        loop.guard(connection, connection.start, response, rest, True, True)
+        connection.take_over()
+        opened = "on_open" in spec.has or isinstance(spec.service, type)
+        loop.guard(connection, connection.start, response, rest, True, opened)
 
     def _connection_ended(self, connection: Connection) -> None:
         self._connections.discard(connection)

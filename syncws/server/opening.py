@@ -79,6 +79,9 @@ class Opening:
 
     def on_ready(self, mask: int) -> None:
         """The socket is ready: go on where we are."""
+        if self._phase is _Phase.DONE:
+            self._loop.unregister(self.transport.sock)  # nobody has taken it over
+            return
         try:
             if self._phase is _Phase.TLS and self.transport.handshake():
                 self._phase = _Phase.HEAD
@@ -130,7 +133,7 @@ class Opening:
             self._loop.call_in_worker(_log.log, level, message, *args)
 
     def take(self) -> Transport:
-        """Give the socket up to a connection."""
+        """Give the socket up to a connection, which takes its registration over, too."""
         self._let_go()
         self._on_end(self)
         return self.transport
@@ -162,7 +165,6 @@ class Opening:
 
     def _let_go(self) -> None:
         self._phase = _Phase.DONE
-        self._loop.unregister(self.transport.sock)
         self._loop.disown(self)
         if self._timer is not None:
             self._timer.cancel()
@@ -171,6 +173,7 @@ class Opening:
         """Close the socket. Harmless twice."""
         if self._phase is not _Phase.DONE:
             self._let_go()
+            self._loop.unregister(self.transport.sock)
             self.transport.close()
             self._on_end(self)
 
