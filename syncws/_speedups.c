@@ -294,6 +294,19 @@ read_plain(const unsigned char *data, Py_ssize_t pos, Py_ssize_t end, const read
     return pos;
 }
 
+/* The bytes of a bytes object or a bytearray. */
+static const char *
+get_data(PyObject *object, Py_ssize_t *length)
+{
+    char *data;
+
+    if (PyByteArray_Check(object)) {
+        *length = PyByteArray_Size(object);
+        return PyByteArray_AsString(object);
+    }
+    return PyBytes_AsStringAndSize(object, &data, length) < 0 ? NULL : data;
+}
+
 /* read_frames(data, pos, end, mask_bit, limit, most, event_type, events) */
 static PyObject *
 speedups_read_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
@@ -305,16 +318,9 @@ speedups_read_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (count != 8) {
         return wrong_count("read_frames", 8);
     }
-    if (PyByteArray_Check(args[0])) {
-        data = (const unsigned char *)PyByteArray_AsString(args[0]);
-        length = PyByteArray_Size(args[0]);
-    }
-    else {
-        char *bytes;
-        if (PyBytes_AsStringAndSize(args[0], &bytes, &length) < 0) {
-            return NULL;
-        }
-        data = (const unsigned char *)bytes;
+    data = (const unsigned char *)get_data(args[0], &length);
+    if (data == NULL) {
+        return NULL;
     }
     pos = PyLong_AsSsize_t(args[1]);
     end = PyLong_AsSsize_t(args[2]);
@@ -657,16 +663,28 @@ payload_fill(payload_object *self, PyObject *number)
     return PyBool_FromLong(payload_grow(self, size));
 }
 
+/* add(data, start, stop) */
 static PyObject *
-payload_add(payload_object *self, PyObject *piece)
+payload_add(payload_object *self, PyObject *const *args, Py_ssize_t count)
 {
-    char *from;
-    Py_ssize_t size;
+    const char *from;
+    Py_ssize_t length, start, size;
     int good = 1;
 
-    if (PyBytes_AsStringAndSize(piece, &from, &size) < 0) {
+    if (count != 3) {
+        return wrong_count("add", 3);
+    }
+    from = get_data(args[0], &length);
+    start = PyLong_AsSsize_t(args[1]);
+    size = PyLong_AsSsize_t(args[2]) - start;
+    if (from == NULL || PyErr_Occurred()) {
         return NULL;
     }
+    if (start < 0 || size < 0 || size > length - start) {
+        PyErr_SetString(PyExc_ValueError, "add: the range is wrong");
+        return NULL;
+    }
+    from += start;
     if (size > self->size - self->filled) {
         PyErr_SetString(PyExc_ValueError, "a payload has no room for that");
         return NULL;
@@ -717,7 +735,7 @@ payload_take(payload_object *self, PyObject *ignored)
 static PyMethodDef payload_methods[] = {
     {"space", (PyCFunction)(void (*)(void))payload_space, METH_NOARGS, NULL},
     {"fill", (PyCFunction)(void (*)(void))payload_fill, METH_O, NULL},
-    {"add", (PyCFunction)(void (*)(void))payload_add, METH_O, NULL},
+    {"add", (PyCFunction)(void (*)(void))payload_add, METH_FASTCALL, NULL},
     {"so_far", (PyCFunction)(void (*)(void))payload_so_far, METH_NOARGS, NULL},
     {"take", (PyCFunction)(void (*)(void))payload_take, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

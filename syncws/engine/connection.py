@@ -215,7 +215,7 @@ class Connection:
             return
         events, pos, end = got
         self._watch.alive = True
-        self._deliver(self._decoder.receive_rest(self._loop.buffer[pos:end], events))
+        self._deliver(self._decoder.receive_rest(self._loop.buffer, pos, end, events))
 
     def _on_ready_tls(self, mask: int) -> None:
         """Reading may have waited for the socket to be writable, and the other way round."""

@@ -37,6 +37,8 @@ _MASKED = 0x80
 _FIN_TEXT = _FIN | TEXT
 _FIN_BINARY = _FIN | BINARY
 
+_PLAIN = (_FIN_TEXT, _FIN_BINARY)
+
 # First bytes that can begin a good frame. Any other goes to wsproto, which
 # says what is wrong with it.
 _PLAIN_STARTS = frozenset((0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A))
@@ -55,6 +57,8 @@ _MAX_BYTES = 262_144
 
 # Bytes still to come of a frame from which it is worth receiving them in place.
 _IN_PLACE = 8192
+
+_Data = bytes | bytearray
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -190,12 +194,31 @@ class Decoder:
             pos = read_frames(data, 0, end, self._mask_bit, self._limit, _MAX_EVENTS, Event, events)
             if pos == end:
                 return events
-        return self.receive_rest(data[pos:end], events)
+        return self.receive_rest(data, pos, end, events)
 
-    def receive_rest(self, data: bytes | bytearray, events: list[Event]) -> list[Event]:
-        """Do what `receive` does, behind plain frames that were read to `events` already."""
-        if not self._ended:
-            self._receive_on(bytes(data), events)
+    def receive_rest(
+        self, data: bytes | bytearray, pos: int, end: int, events: list[Event]
+    ) -> list[Event]:
+        """Do what `receive` does with `data` from `pos` to `end`.
+
+        Args:
+            data: What has come. It is not kept.
+            pos: Where plain frames end that were read already.
+            end: Where the data ends.
+            events: What they gave; gets the others.
+        """
+        if self._ended:
+            return events
+        if self._tail:
+            data = self._tail + data[pos:end]
+            self._tail = b""
+            self.pending = False
+            pos, end = 0, len(data)
+        try:
+            self._read(data, pos, end, events)
+        except WebSocketError as exc:
+            self._fail(exc, events)
+        self._note_border()
         return events
 
     @property
@@ -221,18 +244,6 @@ class Decoder:
         self._advance(partial.fill(size), events)
         return events
 
-    def _receive_on(self, data: bytes, events: list[Event]) -> None:
-        """Receive what is not a plain frame at a border."""
-        if self._tail:
-            data = self._tail + data
-            self._tail = b""
-            self.pending = False
-        try:
-            self._read(data, events)
-        except WebSocketError as exc:
-            self._fail(exc, events)
-        self._note_border()
-
     def _note_border(self) -> None:
         self.at_border = not (
             self._tail or self._remaining or self._open or self._doomed or self._ended
@@ -257,62 +268,58 @@ class Decoder:
         """Whether a part of a message has come and the rest has not."""
         return self._partial is not None or self._open or bool(self._pieces)
 
-    def _read(self, data: bytes, events: list[Event]) -> None:
-        pos, end = 0, len(data)
+    def _read(self, data: _Data, pos: int, end: int, events: list[Event]) -> None:
         self._given = 0
         while pos < end:
             if len(events) >= _MAX_EVENTS or self._given >= _MAX_BYTES:
-                self._tail = data[pos:]
+                self._tail = bytes(data[pos:end])
                 self.pending = True
                 return
             if self._remaining:
-                pos = self._go_on(data, pos, events)
+                pos = self._go_on(data, pos, end, events)
                 if self._ended:
                     return
                 continue
             if end - pos < 2 and not self._doomed:
-                self._tail = data[pos:]
+                self._tail = bytes(data[pos:end])
                 return
-            if not (self._open or self._doomed):
+            if data[pos] in _PLAIN and not (self._open or self._doomed):
                 most = _MAX_EVENTS - len(events)
                 start = pos
                 pos = read_frames(data, pos, end, self._mask_bit, self._limit, most, Event, events)
                 if pos != start:
                     continue
-            pos = self._begin(data, pos, events)
+            pos = self._begin(data, pos, end, events)
             if self._ended:
                 return
 
-    def _begin(self, data: bytes, pos: int, events: list[Event]) -> int:
+    def _begin(self, data: _Data, pos: int, end: int, events: list[Event]) -> int:
         """Read the header at `pos` and as much of its frame as is there; return where that ends."""
-        end = len(data)
-        border = None if self._doomed else self._header(data, pos)
+        border = None if self._doomed else self._header(data, pos, end)
         if self._doomed:
-            self._feed(data[pos:], events)
+            self._feed(bytes(data[pos:end]), events)
             return end
         if border is None:
-            self._tail = data[pos:]
+            self._tail = bytes(data[pos:end])
             return end
         start, size = border
         first = data[pos]
-        alone = first in (_FIN_TEXT, _FIN_BINARY) and not self._open
+        alone = first in _PLAIN and not self._open
         compressed = first in _COMPRESSED and not self._open
         if not first & 0x08:
             self._check_limits(first, size)
         if compressed and start + size <= end and self._inflate is not None:
             stop = start + size
-            payload = data[start:stop]
-            if self._key_size:
-                payload = mask(payload, data[start - 4 : start])
+            payload = self._unmasked(data, start, stop)
             event = self._inflated(first & 0x0F, self._inflate.whole(payload))
             self._given += len(event.data)
             events.append(event)
             return stop
         if alone:
-            key = data[start - 4 : start] if self._key_size else None
+            key = bytes(data[start - 4 : start]) if self._key_size else None
             self._partial = Payload(size, key, first == _FIN_TEXT)
             self._remaining = size
-            return self._go_on(data, start, events)
+            return self._go_on(data, start, end, events)
         stop = min(end, start + size)
         if first & 0x08 and stop == start + size:
             control = self._control(first & 0x0F, data, start, stop)
@@ -320,17 +327,19 @@ class Decoder:
                 events.append(control)
                 return stop
         self._remaining = start + size - stop
-        self._feed(data[pos:stop], events)
+        self._feed(bytes(data[pos:stop]), events)
         return stop
 
-    def _control(self, opcode: int, data: bytes, start: int, stop: int) -> Event | None:
+    def _unmasked(self, data: _Data, start: int, stop: int) -> bytes:
+        payload = bytes(data[start:stop])
+        return mask(payload, bytes(data[start - 4 : start])) if self._key_size else payload
+
+    def _control(self, opcode: int, data: _Data, start: int, stop: int) -> Event | None:
         """Return a control frame that came whole; None if wsproto should look at it.
 
         RFC 6455 section 5.5.
         """
-        payload = data[start:stop]
-        if self._key_size:
-            payload = mask(payload, data[start - 4 : start])
+        payload = self._unmasked(data, start, stop)
         if opcode != CLOSE:
             return Event(opcode, payload)
         if not payload:
@@ -357,12 +366,12 @@ class Decoder:
         except UnicodeDecodeError as exc:
             raise InvalidPayloadError(str(exc)) from exc
 
-    def _header(self, data: bytes, pos: int) -> tuple[int, int] | None:
+    def _header(self, data: _Data, pos: int, end: int) -> tuple[int, int] | None:
         """Return where the payload starts and its size; None if the header is not complete.
 
         Sets _doomed if the header can only be refused. RFC 6455 section 5.2.
         """
-        available = len(data) - pos
+        available = end - pos
         first = data[pos]
         size = data[pos + 1] ^ self._mask_bit
         width = 0
@@ -405,15 +414,15 @@ class Decoder:
             )
         self._open = not first & _FIN
 
-    def _go_on(self, data: bytes, pos: int, events: list[Event]) -> int:
+    def _go_on(self, data: _Data, pos: int, end: int, events: list[Event]) -> int:
         """Read on in a frame that is not complete; return where that ends."""
-        chunk = data[pos : pos + self._remaining]
-        self._remaining -= len(chunk)
+        stop = min(end, pos + self._remaining)
+        self._remaining -= stop - pos
         if self._partial is None:
-            self._feed(chunk, events)
+            self._feed(bytes(data[pos:stop]), events)
         else:
-            self._advance(self._partial.add(chunk), events)
-        return pos + len(chunk)
+            self._advance(self._partial.add(data, pos, stop), events)
+        return stop
 
     def _advance(self, good: bool, events: list[Event]) -> None:
         """A plain frame has got some more of its payload, good or not."""

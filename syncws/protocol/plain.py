@@ -170,8 +170,9 @@ class Payload:
         """Take `size` bytes that were received to `space`."""
         raise ValueError("a payload in Python has no space")
 
-    def add(self, piece: bytes) -> bool:
-        """Take the next bytes as they came; return False if this can be no UTF-8."""
+    def add(self, data: bytes | bytearray, start: int, stop: int) -> bool:
+        """Take the next bytes, a part of `data`; return False if this can be no UTF-8."""
+        piece = data[start:stop]
         decoder = self._decoder
         turn = self._filled & 3
         self._filled += len(piece)
@@ -186,7 +187,7 @@ class Payload:
         try:
             self._text.write(decoder.decode(piece, self._filled == self._size))
         except UnicodeDecodeError:
-            self._bad = held + piece
+            self._bad = held + bytes(piece)
             return False
         return True
 
