@@ -46,6 +46,19 @@ TEST = [
     "websockets",
 ]
 COV = ["pytest-cov"]
+BENCH = [
+    "aiohttp",
+    "gevent",
+    "gevent-websocket",
+    "matplotlib",
+    "picows",
+    "simple-websocket",
+    "socketify",
+    "uvloop",
+    "websocket-client",
+    "websockets",
+    "werkzeug",
+]
 DEV = [*TEST, *COV, "mypy", "ruff", "tox"]
 
 setup(
@@ -63,7 +76,7 @@ setup(
     zip_safe=False,
     python_requires=">=3.10",
     install_requires=["wsproto>=1.3"],
-    extras_require={"test": TEST, "cov": COV, "dev": DEV},
+    extras_require={"test": TEST, "cov": COV, "bench": BENCH, "dev": DEV},
     keywords=["websocket", "threads", "synchronous", "server", "client", "rfc6455"],
     classifiers=[
         "Development Status :: 3 - Alpha",

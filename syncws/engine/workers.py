@@ -31,8 +31,10 @@ _LINGER = 10.0
 # Looks in a row at a queue that stands still, with all threads in callbacks,
 # after which the pool grows. Looks and not seconds: on a busy machine the
 # threads may just not have had their turn, but then the I/O thread, which
-# looks, has not had its either.
+# looks, has not had its either. Each thread that changes nothing halves them,
+# down to the last.
 _GROW_AFTER = 16
+_GROW_AGAIN_AFTER = 2
 
 # Seconds between looks at a queue that stands still with all threads blocked.
 _LONGEST_STALL = 0.1
@@ -111,6 +113,7 @@ class WorkerPool:
         self._seen_progress = -1
         self._stalled_since = 0.0
         self._stalls = 0  # looks in a row at which it had not moved
+        self._grow_after = _GROW_AFTER
         self._spawn_failed = False
 
     # -- I/O thread ------------------------------------------------------
@@ -134,11 +137,12 @@ class WorkerPool:
             self._seen_progress = self._progress
             self._stalled_since = now
             self._stalls = 0
+            self._grow_after = _GROW_AFTER
             self.patience = STALL
         elif now - self._stalled_since >= self.patience:
             self._stalled_since = now
             self._stalls += 1
-            grow = self._stalls > _GROW_AFTER
+            grow = self._stalls > self._grow_after
             with self._lock:
                 self._epoch += 1
                 self._active = 0
@@ -146,6 +150,8 @@ class WorkerPool:
             if woken:
                 self._stalls = 0
                 self.patience = STALL
+                if grow:
+                    self._grow_after = max(self._grow_after // 2, _GROW_AGAIN_AFTER)
             elif grow:
                 # With every thread blocked, looking more often helps nobody:
                 # the first that comes back serves the queue.
