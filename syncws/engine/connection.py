@@ -536,6 +536,8 @@ class Connection:
             self._timer.cancel()
             self._timer = None
         self._rest = None
+        for call in (farewells or {}).values():
+            call()
         inbox = self._inbox
         inbox.put(Event(CLOSED, self._end.received or _NO_CLOSE))
         # Without these cycles all is freed at once.
@@ -543,8 +545,6 @@ class Connection:
         self._decoder.release()
         if self._on_end is not None:
             self._on_end(self)
-        for call in (farewells or {}).values():
-            call()
         with self.outbound.lock:
             self.outbound.notify()
 
@@ -692,7 +692,10 @@ class Connection:
         return True
 
     def when_ended(self, key: object, call: Callable[[], None]) -> bool:
-        """Have `call()` made in the I/O thread when the socket is gone; False if it is."""
+        """Have `call()` made in the I/O thread when the socket is gone, before anybody hears of it.
+
+        Returns False if it is gone.
+        """
         with self.outbound.lock:
             if self._state is State.CLOSED:
                 return False
