@@ -101,6 +101,22 @@ get_key(PyObject *object, unsigned char **key)
     return 0;
 }
 
+/* The first byte of a frame, or -1. */
+static int
+get_first(PyObject *object)
+{
+    long first = PyLong_AsLong(object);
+
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    if (first < 0 || first > 255) {
+        PyErr_Format(PyExc_ValueError, "a frame's first byte is 0 to 255, not %ld", first);
+        return -1;
+    }
+    return (int)first;
+}
+
 static PyObject *
 speedups_mask(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -230,14 +246,16 @@ typedef struct {
 static int
 get_reading(PyObject *const *args, reading *how)
 {
-    how->mask_bit = (unsigned)PyLong_AsUnsignedLong(args[0]);
+    unsigned long mask_bit = PyLong_AsUnsignedLong(args[0]);
+
+    how->mask_bit = (unsigned)mask_bit;
     how->limit = PyLong_AsUnsignedLongLong(args[1]);
     how->most = PyLong_AsSsize_t(args[2]);
     if (PyErr_Occurred()) {
         return -1;
     }
-    if (how->mask_bit & ~(unsigned)MASKED) {
-        PyErr_Format(PyExc_ValueError, "the mask bit is 0x80 or 0, not %u", how->mask_bit);
+    if (mask_bit & ~(unsigned long)MASKED) {
+        PyErr_Format(PyExc_ValueError, "the mask bit is 0x80 or 0, not %lu", mask_bit);
         return -1;
     }
     if (!PyType_Check(args[3]) ||
@@ -387,7 +405,7 @@ static PyObject *
 speedups_frame(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     unsigned char *key = NULL;
-    unsigned long first;
+    int first;
     char *payload;
     Py_ssize_t size, header;
     PyObject *result;
@@ -395,8 +413,8 @@ speedups_frame(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (count != 3) {
         return wrong_count("frame", 3);
     }
-    first = PyLong_AsUnsignedLong(args[0]);
-    if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[1], &payload, &size) < 0 ||
+    first = get_first(args[0]);
+    if (first < 0 || PyBytes_AsStringAndSize(args[1], &payload, &size) < 0 ||
         (args[2] != Py_None && get_key(args[2], &key) < 0)) {
         return NULL;
     }
@@ -727,6 +745,10 @@ payload_take(payload_object *self, PyObject *ignored)
         PyErr_SetString(PyExc_ValueError, "the payload is not complete, or was taken");
         return NULL;
     }
+    if (self->views) {
+        PyErr_SetString(PyExc_BufferError, "the payload's space is still in use");
+        return NULL;
+    }
     self->bytes = NULL;
     if (!self->text) {
         return bytes;
@@ -878,7 +900,7 @@ static PyObject *
 speedups_send_frame(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     unsigned char small[SMALL], *frame = small, *key = NULL;
-    unsigned long first;
+    int first;
     char *payload;
     Py_ssize_t size, sent;
     size_t length;
@@ -889,8 +911,8 @@ speedups_send_frame(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return wrong_count("send_frame", 4);
     }
     fd = PyLong_AsLong(args[0]);
-    first = PyLong_AsUnsignedLong(args[1]);
-    if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[2], &payload, &size) < 0 ||
+    first = fd == -1 && PyErr_Occurred() ? -1 : get_first(args[1]);
+    if (first < 0 || PyBytes_AsStringAndSize(args[2], &payload, &size) < 0 ||
         (args[3] != Py_None && get_key(args[3], &key) < 0)) {
         return NULL;
     }
@@ -1005,10 +1027,6 @@ find_owner(PyObject *owners, const struct epoll_event *event)
     if (found == NULL) {
         return NULL;
     }
-    if (event->events == EPOLLIN) {
-        Py_INCREF(found); /* as a rule that is what it waits for */
-        return found;
-    }
     owner = PyTuple_GetItem(found, 0);
     mask = owner != NULL ? PyLong_AsLong(PyTuple_GetItem(found, 1)) : -1;
     if (mask < 0) {
@@ -1019,6 +1037,10 @@ find_owner(PyObject *owners, const struct epoll_event *event)
     }
     if (event->events & ~(uint32_t)EPOLLIN) {
         got |= WRITE;
+    }
+    if ((got & mask) == mask) {
+        Py_INCREF(found); /* the rule */
+        return found;
     }
     return Py_BuildValue("Ol", owner, got & mask);
 }

@@ -94,7 +94,7 @@ def test_each_event_has_its_callback() -> None:
         Event(ERROR, BOOM),
         ENDED,
     ):
-        runner(event)
+        runner.handle(event)
     assert service.calls == [
         ("on_open", CALLER),
         ("on_text", CALLER, "text"),
@@ -116,8 +116,8 @@ def test_events_without_a_callback_are_dropped() -> None:
     calls: list[int] = []
     runner, connection = runner_of(Deaf())
     for opcode in (OPENED, TEXT, BINARY, PING, PONG, IDLE, ERROR):
-        runner(Event(opcode, None))
-    runner(ENDED)
+        runner.handle(Event(opcode, None))
+    runner.handle(ENDED)
     assert calls == [4000]
     assert connection.failures == []
 
@@ -132,9 +132,9 @@ def test_final_goes_to_those_who_take_it() -> None:
 
     calls: list[tuple[Any, bool]] = []
     runner, _ = runner_of(Streaming())
-    runner(Event(TEXT, "a", False))
-    runner(Event(TEXT, "b", True))
-    runner(Event(BINARY, b"c", False))
+    runner.handle(Event(TEXT, "a", False))
+    runner.handle(Event(TEXT, "b", True))
+    runner.handle(Event(BINARY, b"c", False))
     assert calls == [("a", False), ("b", True), (b"c", False)]
 
 
@@ -143,9 +143,9 @@ def test_once_this_end_has_closed_only_the_end_is_told() -> None:
     runner, connection = runner_of(service)
     connection.closed_here = True
     for opcode in (OPENED, TEXT, BINARY, PING, PONG, IDLE):
-        runner(Event(opcode, None))
-    runner(Event(ERROR, BOOM))
-    runner(ENDED)
+        runner.handle(Event(opcode, None))
+    runner.handle(Event(ERROR, BOOM))
+    runner.handle(ENDED)
     # on_open is the first event: whoever closed it then was not the service.
     names = [call[0] for call in service.calls if call[0] != "on_open"]
     assert names == ["on_error", "on_close"]
@@ -169,10 +169,10 @@ def test_a_callback_that_raises(
     service = Everything()
     service.raises = {name: error}
     runner, connection = runner_of(service)
-    runner(event)
+    runner.handle(event)
     if event.opcode != OPENED:
-        runner(event)  # closed here: not delivered
-    runner(ENDED)
+        runner.handle(event)  # closed here: not delivered
+    runner.handle(ENDED)
     assert connection.failures == [(error, Close(1011, "internal error"))]
     assert [call[0] for call in service.calls] == [name, "on_error", "on_close"]
     assert service.calls[1][2] is error
@@ -204,8 +204,8 @@ def test_an_exceptions_status_code_is_no_close_code(error: Exception) -> None:
     service = Everything()
     service.raises = {"on_text": error}
     runner, connection = runner_of(service)
-    runner(Event(TEXT, "x"))
-    runner(ENDED)
+    runner.handle(Event(TEXT, "x"))
+    runner.handle(ENDED)
     assert connection.failures == [(error, Close(1011, "internal error"))]
     assert [call[0] for call in service.calls] == ["on_text", "on_error", "on_close"]
 
@@ -218,9 +218,9 @@ def test_a_callback_that_is_cut_short_by_the_end_is_no_failure(
     runner, connection = runner_of(service)
     connection.sending = False
     with caplog.at_level(logging.INFO, LOG.name):
-        runner(Event(TEXT, "first"))
-        runner(Event(TEXT, "second"))
-        runner(ENDED)
+        runner.handle(Event(TEXT, "first"))
+        runner.handle(Event(TEXT, "second"))
+        runner.handle(ENDED)
     assert connection.failures == []
     assert [call[0] for call in service.calls] == ["on_text", "on_close"]
     (record,) = caplog.records
@@ -234,8 +234,8 @@ def test_the_end_of_another_connection_is_a_failure(caplog: pytest.LogCaptureFix
     service = Everything()
     service.raises = {"on_text": error}
     runner, connection = runner_of(service)
-    runner(Event(TEXT, "x"))
-    runner(ENDED)
+    runner.handle(Event(TEXT, "x"))
+    runner.handle(ENDED)
     assert connection.failures == [(error, Close(1011, "internal error"))]
     assert [call[0] for call in service.calls] == ["on_text", "on_error", "on_close"]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
@@ -251,8 +251,8 @@ def test_a_log_that_raises_does_not_change_the_end(
     runner, connection = runner_of(service)
     connection.sending = error is BOOM
     with broken_log(LOG.name):
-        runner(Event(TEXT, "x"))
-        runner(ENDED)
+        runner.handle(Event(TEXT, "x"))
+        runner.handle(ENDED)
     assert connection.closed_here
     assert [call[0] for call in service.calls][-1] == "on_close"
     assert ("on_error", CALLER, BOOM) in service.calls or error is not BOOM
@@ -264,8 +264,8 @@ def test_an_on_error_that_raises_is_not_called_with_its_own_error(
     service = Everything()
     service.raises = {"on_error": BOOM}
     runner, connection = runner_of(service)
-    runner(Event(ERROR, syncws.ProtocolError("bad")))
-    runner(ENDED)
+    runner.handle(Event(ERROR, syncws.ProtocolError("bad")))
+    runner.handle(ENDED)
     assert [call[0] for call in service.calls] == ["on_error", "on_close"]
     assert len(caplog.records) == 1
     assert connection.failures == [(BOOM, Close(1011, "internal error"))]
@@ -277,8 +277,8 @@ def test_an_on_error_that_raises_behind_another_callback_is_logged(
     service = Everything()
     service.raises = {"on_text": KeyError("first"), "on_error": BOOM}
     runner, _ = runner_of(service)
-    runner(Event(TEXT, "x"))
-    runner(ENDED)
+    runner.handle(Event(TEXT, "x"))
+    runner.handle(ENDED)
     assert [call[0] for call in service.calls] == ["on_text", "on_error", "on_close"]
     assert [type(r.exc_info[1]) for r in caplog.records if r.exc_info] == [KeyError, ValueError]
 
@@ -287,7 +287,7 @@ def test_nothing_comes_behind_an_on_close_that_raises(caplog: pytest.LogCaptureF
     service = Everything()
     service.raises = {"on_close": BOOM}
     runner, _ = runner_of(service)
-    runner(ENDED)
+    runner.handle(ENDED)
     assert [call[0] for call in service.calls] == ["on_close"]
     assert len(caplog.records) == 1
 
@@ -302,8 +302,8 @@ def test_a_class_is_made_with_the_first_event_and_once() -> None:
 
     runner, _ = runner_of(Made)
     assert made == []
-    runner(Event(OPENED, None))
-    runner(Event(TEXT, "x"))
+    runner.handle(Event(OPENED, None))
+    runner.handle(Event(TEXT, "x"))
     assert len(made) == 1
     assert [call[0] for call in made[0].calls] == ["on_open", "on_text"]
 
@@ -315,6 +315,6 @@ def test_a_class_that_cannot_be_made_fails_the_connection(caplog: pytest.LogCapt
 
     runner, connection = runner_of(Unmade)
     for event in (Event(OPENED, None), Event(TEXT, "x"), ENDED):
-        runner(event)
+        runner.handle(event)
     assert connection.failures == [(BOOM, Close(1011, "internal error"))]
     assert len(caplog.records) == 1

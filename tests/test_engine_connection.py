@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,8 +18,10 @@ from syncws.config import ConnectionConfig
 from syncws.engine.connection import Connection
 from syncws.engine.dispatch import CLOSED, IDLE, OPENED, Dispatcher, Mailbox
 from syncws.engine.loop import READ, WRITE, IOLoop
+from syncws.engine.outbound import share
+from syncws.engine.poller import SelectorPoller
 from syncws.engine.state import State
-from syncws.engine.transport import PlainTransport
+from syncws.engine.transport import Buffer
 from syncws.errors import (
     Close,
     ConnectionClosed,
@@ -38,52 +41,17 @@ from syncws.protocol.events import (
     TEXT,
     Event,
 )
+from tests.scripted import (
+    HANG,
+    WAYS,
+    Background,
+    GatedEncoder,
+    ScriptedTransport,
+    TellingCondition,
+)
 from tests.support import Gate
 
-HANG = 30.0  # seconds after which a test is taken to hang
 ROLES = pytest.mark.parametrize("client", [True, False], ids=["client", "server"])
-
-
-class ScriptedTransport(PlainTransport):
-    """A socket that takes as much as the test wants, and fails when it wants."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock)
-        self.room: int | None = None  # bytes that it still takes; None: what the system takes
-        self.send_error: OSError | None = None
-        self.receive_error: OSError | None = None
-        self.secure = False
-        self.wants_read = False
-        self.wants_write = False
-        self.sends = 0
-        self.ends_of_writing = 0
-        self.abandoned = False
-
-    def receive(self, size: int) -> bytes | None:
-        if self.receive_error is not None:
-            raise self.receive_error
-        return super().receive(size)
-
-    def send(self, data: bytes | memoryview) -> int:
-        self.sends += 1
-        if self.send_error is not None:
-            raise self.send_error
-        if self.room is None:
-            return super().send(data)
-        sent = super().send(data[: self.room]) if self.room else 0
-        self.room -= sent
-        return sent
-
-    def send_many(self, chunks: deque[bytes | memoryview]) -> int:
-        return self.send(b"".join(chunks))
-
-    def shutdown_write(self) -> None:
-        self.ends_of_writing += 1
-        super().shutdown_write()
-
-    def abandon(self) -> None:
-        self.abandoned = True
-        super().abandon()
 
 
 class ScriptedInbox:
@@ -91,6 +59,7 @@ class ScriptedInbox:
 
     on_room: Callable[[], None]
     on_last: Callable[[], None]
+    hears_close = True
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -100,10 +69,8 @@ class ScriptedInbox:
         self.refuses_to_pause = False
         self.closes = 0
 
-    def put(self, event: Event) -> None:
+    def put(self, event: Event) -> bool:
         self.events.append(event)
-
-    def full(self) -> bool:
         return self.is_full
 
     def pause(self) -> bool:
@@ -124,8 +91,17 @@ class Bench:
     """A connection and its peer on a socket pair, a loop without a thread, and a clock."""
 
     def __init__(
-        self, *, client: bool = False, inbox: Any = None, start: bool = True, **options: Any
+        self,
+        way: str,
+        *,
+        client: bool = False,
+        inbox: Any = None,
+        start: bool = True,
+        secure: bool = False,
+        **options: Any,
     ) -> None:
+        self.way = way
+        self.client = client
         self.now = 1000.0
         self.loop = IOLoop("bench", lambda: self.now)
         self.run_queue: deque[Any] = deque()
@@ -136,9 +112,8 @@ class Bench:
             stop=lambda: None,
         )
         ours, self.peer = socket.socketpair()
-        ours.setblocking(False)
         self.peer.setblocking(False)
-        self.transport = ScriptedTransport(ours)
+        self.transport = ScriptedTransport(ours, way, secure=secure)
         self.inbox = ScriptedInbox() if inbox is None else inbox(self.loop)
         self.ended: list[Connection] = []
         hooks = {name: options.pop(name) for name in ("auto_pong", "idle_event") if name in options}
@@ -174,6 +149,13 @@ class Bench:
         self.turn()
 
     # -- The peer
+
+    def peer_sends_slowly(self, data: bytes) -> None:
+        """Send as fast as we read, from another thread."""
+        sent = 0
+        while sent < len(data):
+            select.select([], [self.peer], [], HANG)
+            sent += self.peer.send(data[sent : sent + 100_000])
 
     def peer_sends(self, data: bytes) -> None:
         self.peer.sendall(data)
@@ -219,12 +201,12 @@ class Bench:
 MakeBench = Callable[..., Bench]
 
 
-@pytest.fixture
-def make() -> Iterator[MakeBench]:
+@pytest.fixture(params=WAYS)
+def make(request: pytest.FixtureRequest) -> Iterator[MakeBench]:
     benches: list[Bench] = []
 
     def make_bench(**options: Any) -> Bench:
-        benches.append(Bench(**options))
+        benches.append(Bench(request.param, **options))
         return benches[-1]
 
     yield make_bench
@@ -232,46 +214,14 @@ def make() -> Iterator[MakeBench]:
         bench.close()
 
 
-class TellingCondition(threading.Condition):
-    """Tells of each thread that waits; once told, the lock is free when the thread sleeps."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection._lock)
-        self.waiting: SimpleQueue[None] = SimpleQueue()
-        connection._condition = self
-
-    def wait(self, timeout: float | None = None) -> bool:
-        # The lock is held here; who wants to notify gets it only when wait() gives it up.
-        self.waiting.put(None)
-        return super().wait(timeout)
-
-
-class Background:
-    """A call in a thread, and its outcome."""
-
-    def __init__(self, call: Callable[..., Any], *args: Any) -> None:
-        self._outcome: SimpleQueue[Any] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, args=(call, args), daemon=True)
-        self._thread.start()
-
-    def _run(self, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        try:
-            self._outcome.put(call(*args))
-        except BaseException as exc:
-            self._outcome.put(exc)
-
-    def result(self) -> Any:
-        outcome = self._outcome.get(timeout=HANG)
-        self._thread.join(HANG)
-        return outcome
-
-
 def interest(bench: Bench) -> int:
     """Return what the selector waits for."""
-    for key in bench.loop._selector.get_map().values():
-        if key.data is bench.connection:
-            return key.events
-    return 0
+    poller: Any = bench.loop._poller
+    if isinstance(poller, SelectorPoller):
+        waited = [(key.data, key.events) for key in poller._selector.get_map().values()]
+    else:
+        waited = list(poller._owners.values())
+    return dict(waited).get(bench.connection, 0)
 
 
 # -- Opening ---------------------------------------------------------
@@ -306,7 +256,7 @@ def test_nothing_is_read_before_it_is_ready(make: MakeBench) -> None:
     bench.peer_says(TEXT, b"2")
     assert bench.inbox.events == []
     # What is sent goes out all the same.
-    bench.connection.send(TEXT, b"hello")
+    bench.connection.outbound.send(TEXT, b"hello")
     assert bench.peer_gets() == [Event(TEXT, "hello")]
     bench.connection.ask_to_read()
     bench.connection.ask_to_read()
@@ -321,12 +271,12 @@ def test_a_response_that_the_socket_does_not_take_at_once(make: MakeBench) -> No
     bench = make(start=False)
     bench.transport.room = 1
     bench.connection.start(b"\x8a\x01a", b"", True, True)
-    bench.connection.send(TEXT, b"behind")
+    bench.connection.outbound.send(TEXT, b"behind")
     bench.turn()
-    assert bench.connection.buffered_amount > 0
+    assert bench.connection.outbound.size > 0
     bench.transport.room = None
     bench.turn()
-    assert bench.connection.buffered_amount == 0
+    assert bench.connection.outbound.size == 0
     assert bench.peer_gets() == [Event(PONG, b"a"), Event(TEXT, "behind")]
 
 
@@ -363,7 +313,7 @@ def test_properties(make: MakeBench) -> None:
     assert bench.connection.config.max_message_size == 77
     assert bench.connection.transport is bench.transport
     assert bench.connection.latency is None
-    assert bench.connection.buffered_amount == 0
+    assert bench.connection.outbound.size == 0
 
 
 # -- Messages --------------------------------------------------------
@@ -372,11 +322,11 @@ def test_properties(make: MakeBench) -> None:
 @ROLES
 def test_messages_both_ways(make: MakeBench, client: bool) -> None:
     bench = make(client=client)
-    bench.connection.send(TEXT, b"one")
-    bench.connection.send(BINARY, b"two", final=False)
-    bench.connection.send(PING, b"p")
-    bench.connection.send(PONG, b"q")
-    bench.connection.send(BINARY, b"three")
+    bench.connection.outbound.send(TEXT, b"one")
+    bench.connection.outbound.send(BINARY, b"two", final=False)
+    bench.connection.outbound.send(PING, b"p")
+    bench.connection.outbound.send(PONG, b"q")
+    bench.connection.outbound.send(BINARY, b"three")
     assert bench.peer_gets() == [
         Event(TEXT, "one"),
         Event(PING, b"p"),
@@ -387,6 +337,94 @@ def test_messages_both_ways(make: MakeBench, client: bool) -> None:
     assert bench.inbox.events == [Event(TEXT, "a"), Event(BINARY, b"b")]
 
 
+def test_plain_frames_are_taken_in_one_go_where_the_transport_can(make: MakeBench) -> None:
+    bench = make()
+    bench.peer_sends(b"".join(bench.encoder.message(TEXT, b"%d" % n) for n in range(5)))
+    assert bench.inbox.events == [Event(TEXT, str(n)) for n in range(5)]
+    assert bench.transport.takes == (0 if bench.way == "bytes" else 1)
+
+
+def mixture(bench: Bench) -> tuple[bytes, list[Event], list[Event]]:
+    """Return a stream of all that may come, and what it gives to the inbox and to the peer."""
+    fragmented = Encoder(client=not bench.client)
+    parts: list[tuple[bytes, list[Event], list[Event]]] = [
+        (bench.encoder.message(TEXT, "eins é".encode()), [Event(TEXT, "eins é")], []),
+        (bench.encoder.ping(b"p"), [], [Event(PONG, b"p")]),
+        (bench.encoder.message(BINARY, bytes(300)), [Event(BINARY, bytes(300))], []),
+        (fragmented.message(TEXT, b"a", False), [], []),
+        (bench.encoder.ping(b"q"), [], [Event(PONG, b"q")]),
+        (fragmented.message(TEXT, b"b", False), [], []),
+        (fragmented.message(TEXT, b"c"), [Event(TEXT, "abc")], []),
+        (bench.encoder.pong(b"r"), [Event(PONG, b"r")], []),
+        (bench.encoder.message(TEXT, b""), [Event(TEXT, "")], []),
+        (bench.encoder.message(BINARY, b"l" * 70_000), [Event(BINARY, b"l" * 70_000)], []),
+        (bench.encoder.message(TEXT, b"last"), [Event(TEXT, "last")], []),
+    ]
+    return (
+        b"".join(wire for wire, _, _ in parts),
+        [event for _, inbox, _ in parts for event in inbox],
+        [event for _, _, peer in parts for event in peer],
+    )
+
+
+@ROLES
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 64, 1000, 33_333, 1_000_000])
+def test_all_that_may_come_however_it_is_cut(make: MakeBench, client: bool, step: int) -> None:
+    bench = make(client=client)
+    wire, inbox, answers = mixture(bench)
+    # The beginning in small pieces, each in a read of its own; the rest of the
+    # large message in larger ones.
+    steps = [step] * (500 // step) + [max(step, 5000)] * (len(wire) // max(step, 5000) + 1)
+    for size in steps:
+        bench.peer.sendall(wire[:size])
+        bench.turn(1)
+        wire = wire[size:]
+    assert not wire
+    bench.turn()
+    assert bench.inbox.events == inbox
+    assert bench.peer_gets() == answers
+    assert bench.connection.state is State.OPEN
+
+
+def test_more_messages_at_once_than_are_read_in_one_go(make: MakeBench) -> None:
+    bench = make()
+    wire = b"".join(bench.encoder.message(TEXT, b"%d" % n) for n in range(1000))
+    bench.peer_sends(wire + bench.encoder.ping(b"behind"))
+    assert bench.inbox.events == [Event(TEXT, str(n)) for n in range(1000)]
+    assert bench.peer_gets() == [Event(PONG, b"behind")]
+
+
+@pytest.mark.parametrize("text", [True, False], ids=["text", "binary"])
+@pytest.mark.parametrize("size", [8191, 262_144, 1_048_577, 3_000_001])
+def test_a_large_message_in_many_reads(make: MakeBench, size: int, text: bool) -> None:
+    bench = make()
+    payload = ("aé€𝄞" * (size // 10) + "." * (size % 10)).encode()
+    opcode = TEXT if text else BINARY
+    wire = bench.encoder.message(TEXT, b"before") + bench.encoder.message(opcode, payload)
+    sender = Background(bench.peer_sends_slowly, wire + bench.encoder.message(TEXT, b"behind"))
+    while len(bench.inbox.events) < 3:
+        bench.turn(1)
+    assert sender.result() is None
+    assert bench.inbox.events == [
+        Event(TEXT, "before"),
+        Event(opcode, payload.decode() if text else payload),
+        Event(TEXT, "behind"),
+    ]
+    assert bench.connection.state is State.OPEN
+
+
+def test_a_large_text_is_refused_where_it_goes_wrong(make: MakeBench) -> None:
+    bench = make()
+    payload = b"x" * 50_000 + b"\xff" + b"x" * 50_000
+    wire = bench.encoder.message(BINARY, payload)
+    bench.peer_sends(b"\x81" + wire[1:20_000])
+    assert bench.connection.state is State.OPEN
+    bench.peer_sends(wire[20_000:60_000])
+    assert bench.connection.state is State.ENDING
+    assert "byte 50000" in str(bench.connection.error)
+    assert [event.data.code for event in bench.peer_gets()] == [1007]
+
+
 def test_a_ping_is_answered_by_itself(make: MakeBench) -> None:
     bench = make()
     bench.peer_sends(bench.encoder.ping(b"x") + bench.encoder.message(TEXT, b"after"))
@@ -394,28 +432,14 @@ def test_a_ping_is_answered_by_itself(make: MakeBench) -> None:
     assert bench.inbox.events == [Event(TEXT, "after")]
 
 
-class GatedEncoder:
-    """An encoder that takes its time for messages."""
-
-    def __init__(self, encoder: Encoder, gate: Gate) -> None:
-        self._encoder = encoder
-        self._gate = gate
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._encoder, name)
-
-    def message(self, *args: Any) -> bytes:
-        self._gate.block()
-        return self._encoder.message(*args)
-
-
 @pytest.mark.parametrize("what", ["ping", "close", "flush"])
 def test_the_io_thread_goes_on_while_a_sender_encodes(make: MakeBench, what: str) -> None:
     bench = make(client=True)
+    big = b"big" * 6000  # else it needs no encoder
     with Gate() as gate:
-        encoder = bench.connection._encoder
-        bench.connection._encoder = GatedEncoder(encoder, gate)  # type: ignore[assignment]
-        sender = Background(bench.connection.send, TEXT, b"big")
+        encoder = bench.connection.outbound._encoder
+        bench.connection.outbound._encoder = GatedEncoder(encoder, gate)  # type: ignore[assignment]
+        sender = Background(bench.connection.outbound.send, TEXT, big)
         gate.reached()
         if what == "ping":
             bench.peer_sends(bench.encoder.ping(b"x"))
@@ -424,28 +448,28 @@ def test_the_io_thread_goes_on_while_a_sender_encodes(make: MakeBench, what: str
             bench.peer_closes(4000)
             assert bench.peer_gets() == [Event(CLOSE, Close(4000))]
         else:
-            bench.loop.flush_soon(bench.connection)
+            bench.loop.flush_soon(bench.connection.outbound)
             bench.turn()
     if what == "close":
         assert isinstance(sender.result(), ConnectionClosed)
         assert bench.peer_gets() == []
     else:
         assert sender.result() is None
-        assert bench.peer_gets() == [Event(TEXT, "big")]
+        assert bench.peer_gets() == [Event(TEXT, big.decode())]
 
 
 def test_a_pong_goes_out_before_the_fragment_that_a_sender_encodes(make: MakeBench) -> None:
     bench = make()
     with Gate() as gate:
-        encoder = bench.connection._encoder
-        bench.connection._encoder = GatedEncoder(encoder, gate)  # type: ignore[assignment]
-        first = Background(bench.connection.send, TEXT, b"first", False)
+        encoder = bench.connection.outbound._encoder
+        bench.connection.outbound._encoder = GatedEncoder(encoder, gate)  # type: ignore[assignment]
+        first = Background(bench.connection.outbound.send, TEXT, b"first", False)
         gate.reached()
         # A control frame does not wait for fragments, and may come between them.
         bench.peer_sends(bench.encoder.ping(b""))
         assert bench.peer_gets() == [Event(PONG, b"")]
     assert first.result() is None
-    bench.connection.send(TEXT, b" last")
+    bench.connection.outbound.send(TEXT, b" last")
     assert bench.peer_gets() == [Event(TEXT, "first last")]
 
 
@@ -475,7 +499,7 @@ def test_pings_and_pongs_after_our_close_are_dropped(make: MakeBench) -> None:
 
 def test_a_write_goes_out_at_once_if_nothing_is_queued(make: MakeBench) -> None:
     bench = make()
-    bench.connection.send(TEXT, b"now")
+    bench.connection.outbound.send(TEXT, b"now")
     assert bench.peer_gets() == [Event(TEXT, "now")]
 
 
@@ -484,13 +508,13 @@ def test_a_write_is_left_to_the_io_thread_while_callbacks_wait_for_a_worker(
 ) -> None:
     bench = make()
     bench.run_queue.append(None)
-    bench.connection.send(TEXT, b"1")
-    bench.connection.send(TEXT, b"2")
+    bench.connection.outbound.send(TEXT, b"1")
+    bench.connection.outbound.send(TEXT, b"2")
     assert bench.transport.sends == 0
-    assert bench.connection.buffered_amount > 0
+    assert bench.connection.outbound.size > 0
     # What is queued goes first, whatever has become of the queue of callbacks.
     bench.run_queue.clear()
-    bench.connection.send(TEXT, b"3")
+    bench.connection.outbound.send(TEXT, b"3")
     assert bench.peer_gets() == []
     bench.turn()
     assert bench.transport.sends == 1
@@ -503,7 +527,7 @@ def test_a_short_write_is_continued_in_order(make: MakeBench, room: int) -> None
     messages = [bytes([n]) * 50 for n in range(20)]
     bench.transport.room = room
     for message in messages:
-        bench.connection.send(BINARY, message)
+        bench.connection.outbound.send(BINARY, message)
     bench.turn()
     got = []
     for _ in range(40):
@@ -511,7 +535,7 @@ def test_a_short_write_is_continued_in_order(make: MakeBench, room: int) -> None
         bench.turn(1)
         got += bench.peer_gets()
     assert got == [Event(BINARY, message) for message in messages]
-    assert bench.connection.buffered_amount == 0
+    assert bench.connection.outbound.size == 0
     # The selector does not wait for room any more.
     assert interest(bench) == READ
 
@@ -520,8 +544,8 @@ def test_real_sockets_that_fill_up(make: MakeBench) -> None:
     bench = make(send_buffer_size=10_000_000)
     message = bytes(range(256)) * 4096
     for _ in range(4):
-        bench.connection.send(BINARY, message)
-    assert bench.connection.buffered_amount > 0
+        bench.connection.outbound.send(BINARY, message)
+    assert bench.connection.outbound.size > 0
     got: list[Event] = []
     for _ in range(10_000):
         got += bench.peer_gets()
@@ -538,9 +562,9 @@ def fill(bench: Bench) -> bytes:
     """Queue more than the send buffer's size while the peer does not read."""
     bench.transport.room = 0
     size = bench.connection.config.send_buffer_size
-    bench.connection.send(BINARY, b"f" * (size + 1))
+    bench.connection.outbound.send(BINARY, b"f" * (size + 1))
     bench.turn()
-    assert bench.connection.buffered_amount > size
+    assert bench.connection.outbound.size > size
     return b"f" * (size + 1)
 
 
@@ -548,19 +572,19 @@ def fill(bench: Bench) -> bytes:
 def test_send_timeout_and_nothing_of_the_message_is_on_the_wire(make: MakeBench, what: str) -> None:
     bench = make(send_buffer_size=1000, send_timeout=0)
     filling = fill(bench)
-    before = bench.connection.buffered_amount
+    before = bench.connection.outbound.size
     with pytest.raises(SendTimeout) as caught:
         if what == "message":
-            bench.connection.send(TEXT, b"never", final=False)
+            bench.connection.outbound.send(TEXT, b"never", final=False)
         else:
-            bench.connection.send(PING if what == "ping" else PONG, b"never")
+            bench.connection.outbound.send(PING if what == "ping" else PONG, b"never")
     assert f"{before} bytes" in str(caught.value)
     assert "no room for 0 s" in str(caught.value)
     assert isinstance(caught.value, TimeoutError)
-    assert bench.connection.buffered_amount == before
+    assert bench.connection.outbound.size == before
     bench.transport.room = None
     bench.turn()
-    bench.connection.send(BINARY, b"next")
+    bench.connection.outbound.send(BINARY, b"next")
     assert bench.peer_gets() == [Event(BINARY, filling), Event(BINARY, b"next")]
     assert bench.connection.state is State.OPEN
 
@@ -568,11 +592,11 @@ def test_send_timeout_and_nothing_of_the_message_is_on_the_wire(make: MakeBench,
 def test_a_buffer_of_exactly_its_size_still_takes_a_message(make: MakeBench) -> None:
     bench = make(send_buffer_size=1000, send_timeout=0)
     bench.transport.room = 0
-    bench.connection.send(BINARY, b"f" * (1000 - 4))
-    assert bench.connection.buffered_amount == 1000
-    bench.connection.send(BINARY, b"one more")
+    bench.connection.outbound.send(BINARY, b"f" * (1000 - 4))
+    assert bench.connection.outbound.size == 1000
+    bench.connection.outbound.send(BINARY, b"one more")
     with pytest.raises(SendTimeout):
-        bench.connection.send(BINARY, b"one too many")
+        bench.connection.outbound.send(BINARY, b"one too many")
 
 
 @pytest.mark.parametrize("send_timeout", [None, HANG])
@@ -581,17 +605,17 @@ def test_a_sender_waits_until_three_quarters_have_gone(
     make: MakeBench, what: str, send_timeout: float | None
 ) -> None:
     bench = make(send_buffer_size=1000, send_timeout=send_timeout)
-    condition = TellingCondition(bench.connection)
+    condition = TellingCondition(bench.connection.outbound)
     filling = fill(bench)
     if what == "message":
-        sender = Background(bench.connection.send, TEXT, b"waited")
+        sender = Background(bench.connection.outbound.send, TEXT, b"waited")
     else:
-        sender = Background(bench.connection.send, PING, b"waited")
+        sender = Background(bench.connection.outbound.send, PING, b"waited")
     condition.waiting.get(timeout=HANG)
     # One byte over a quarter: nobody is woken.
-    bench.transport.room = bench.connection.buffered_amount - 251
+    bench.transport.room = bench.connection.outbound.size - 251
     bench.turn()
-    assert bench.connection.buffered_amount == 251
+    assert bench.connection.outbound.size == 251
     assert condition._waiters
     bench.transport.room = 1
     bench.turn()
@@ -606,12 +630,12 @@ def test_a_sender_waits_until_three_quarters_have_gone(
 @pytest.mark.parametrize("how", ["close", "fail", "abort", "peer closes", "peer ends"])
 def test_a_waiting_sender_is_woken_by_the_end(make: MakeBench, what: str, how: str) -> None:
     bench = make(send_buffer_size=1000, send_timeout=None)
-    condition = TellingCondition(bench.connection)
+    condition = TellingCondition(bench.connection.outbound)
     fill(bench)
     if what == "message":
-        sender = Background(bench.connection.send, TEXT, b"never")
+        sender = Background(bench.connection.outbound.send, TEXT, b"never")
     else:
-        sender = Background(bench.connection.send, PING, b"never")
+        sender = Background(bench.connection.outbound.send, PING, b"never")
     condition.waiting.get(timeout=HANG)
     if how == "close":
         bench.connection.start_close(Close(1000), 10.0)
@@ -632,13 +656,13 @@ def test_a_waiting_sender_is_woken_by_the_end(make: MakeBench, what: str, how: s
 
 def test_a_waiting_sender_whose_time_runs_out(make: MakeBench) -> None:
     bench = make(send_buffer_size=1000, send_timeout=HANG)
-    condition = TellingCondition(bench.connection)
+    condition = TellingCondition(bench.connection.outbound)
     fill(bench)
-    sender = Background(bench.connection.send, TEXT, b"never")
+    sender = Background(bench.connection.outbound.send, TEXT, b"never")
     condition.waiting.get(timeout=HANG)
     bench.now += HANG
-    with bench.connection._lock:
-        bench.connection._notify()
+    with bench.connection.outbound.lock:
+        bench.connection.outbound.notify()
     assert isinstance(sender.result(), SendTimeout)
 
 
@@ -653,9 +677,9 @@ def test_the_io_thread_does_not_wait(make: MakeBench) -> None:
     bench = make(send_buffer_size=1000, send_timeout=30.0)
     fill(bench)
     bench.loop.thread = threading.current_thread()
-    bench.connection._condition = NeverWait(bench.connection._lock)
+    bench.connection.outbound._condition = NeverWait(bench.connection.outbound.lock)
     with pytest.raises(SendTimeout):
-        bench.connection.send(TEXT, b"a line of the log")
+        bench.connection.outbound.send(TEXT, b"a line of the log")
     assert bench.connection.wait_closed(None) is False
 
 
@@ -664,7 +688,7 @@ def test_a_flood_of_pings_is_bounded_while_the_peer_does_not_read(make: MakeBenc
     bench.transport.room = 0
     for n in range(200):
         bench.peer_sends(bench.encoder.ping(b"%03d" % n + b"." * 100))
-    assert bench.connection.buffered_amount < 1000 + 200
+    assert bench.connection.outbound.size < 1000 + 200
     bench.transport.room = None
     bench.turn()
     pongs = [event.data[:3] for event in bench.peer_gets()]
@@ -698,7 +722,7 @@ def test_reading_pauses_while_the_inbox_is_full(make: MakeBench) -> None:
     assert bench.inbox.pauses == 1
     # Sending goes on meanwhile, also what does not go out at once.
     bench.transport.room = 1
-    bench.connection.send(TEXT, b"out")
+    bench.connection.outbound.send(TEXT, b"out")
     bench.turn()
     bench.transport.room = None
     bench.turn()
@@ -717,6 +741,58 @@ def test_reading_goes_on_if_there_is_room_again_before_it_pauses(make: MakeBench
     bench.peer_says(TEXT, b"2")
     assert bench.inbox.events == [Event(TEXT, "1"), Event(TEXT, "2")]
     assert bench.inbox.pauses == 2
+
+
+@pytest.mark.parametrize("what", ["ping", "pong"])
+def test_reading_pauses_when_pings_or_pongs_fill_the_inbox(make: MakeBench, what: str) -> None:
+    bench = make(auto_pong=False)
+    bench.inbox.is_full = True
+    one, two = (getattr(bench.encoder, what)(payload) for payload in (b"1", b"2"))
+    opcode = PING if what == "ping" else PONG
+    bench.peer_sends(one)
+    bench.peer_sends(two)
+    assert bench.inbox.events == [Event(opcode, b"1")]
+    assert bench.inbox.pauses == 1
+    bench.inbox.is_full = False
+    bench.inbox.on_room()
+    bench.turn()
+    assert bench.inbox.events == [Event(opcode, b"1"), Event(opcode, b"2")]
+
+
+@pytest.mark.parametrize("what", ["ping", "pong"])
+def test_pings_and_pongs_that_are_not_for_the_inbox_do_not_pause_reading(
+    make: MakeBench, what: str
+) -> None:
+    bench = make(ping_interval=5.0)
+    bench.inbox.is_full = True
+    if what == "ping":
+        bench.peer_sends(bench.encoder.ping(b"x"))
+    else:
+        bench.advance(5.0)
+        bench.peer_sends(bench.encoder.pong(keepalive_ping(bench)))
+        assert bench.connection.latency is not None
+    assert bench.inbox.pauses == 0
+    assert bench.inbox.events == []
+
+
+def test_all_of_one_read_is_delivered_though_the_first_fills_the_inbox(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_full = True
+    wire = b"".join(bench.encoder.message(TEXT, b"%d" % n) for n in range(3))
+    bench.peer_sends(wire)
+    bench.peer_says(TEXT, b"next")
+    assert bench.inbox.events == [Event(TEXT, str(n)) for n in range(3)]
+    assert bench.inbox.pauses == 1
+
+
+def test_a_ping_behind_the_message_that_fills_the_inbox(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.is_full = True
+    bench.peer_sends(bench.encoder.message(TEXT, b"x") + bench.encoder.ping(b"y"))
+    assert bench.inbox.events == [Event(TEXT, "x")]
+    assert bench.peer_gets() == [Event(PONG, b"y")]
+    bench.peer_says(TEXT, b"next")
+    assert bench.inbox.events == [Event(TEXT, "x")]
 
 
 @pytest.mark.parametrize("limit", ["receive_queue_size", "receive_queue_bytes"])
@@ -823,8 +899,8 @@ def test_we_close(make: MakeBench, client: bool) -> None:
     bench.turn()
     assert bench.peer_gets() == [Event(CLOSE, Close(1001, "bye"))]
     for call in (
-        lambda: connection.send(TEXT, b"late"),
-        lambda: connection.send(PING, b"late"),
+        lambda: connection.outbound.send(TEXT, b"late"),
+        lambda: connection.outbound.send(PING, b"late"),
     ):
         with pytest.raises(ConnectionClosed) as caught:
             call()
@@ -846,7 +922,7 @@ def test_we_close(make: MakeBench, client: bool) -> None:
     assert connection.received == Close(1001, "bye")
     assert connection.error is None
     with pytest.raises(ConnectionClosed) as caught:
-        connection.send(TEXT, b"late")
+        connection.outbound.send(TEXT, b"late")
     assert caught.value.received == Close(1001, "bye")
     assert caught.value.__cause__ is None
 
@@ -910,7 +986,7 @@ def test_closing_with_a_timeout_of_zero(make: MakeBench) -> None:
 def test_what_is_queued_goes_out_before_the_close(make: MakeBench) -> None:
     bench = make()
     bench.transport.room = 2
-    bench.connection.send(TEXT, b"first")
+    bench.connection.outbound.send(TEXT, b"first")
     bench.connection.start_close(Close(1000), 10.0)
     bench.turn()
     bench.peer_closes(1000)
@@ -984,7 +1060,7 @@ def test_we_fail(make: MakeBench) -> None:
     bench.advance(5.0)
     assert bench.connection.state is State.CLOSED
     with pytest.raises(ConnectionClosed) as caught:
-        bench.connection.send(TEXT, b"late")
+        bench.connection.outbound.send(TEXT, b"late")
     assert caught.value.__cause__ is error
 
 
@@ -1016,14 +1092,14 @@ def test_who_has_the_last_messages_may_answer_them(make: MakeBench, client: bool
     assert bench.connection.state is State.ANSWERING
     assert bench.inbox.events == [Event(TEXT, "last"), Event(CLOSE, Close(1000))]
     assert bench.connection.sending
-    bench.connection.send(TEXT, b"answer")
-    bench.connection.send(PONG, b"pong")
+    bench.connection.outbound.send(TEXT, b"answer")
+    bench.connection.outbound.send(PONG, b"pong")
     bench.advance(0.4)
     bench.inbox.on_last()
     bench.inbox.on_last()
     assert bench.connection.state is State.ENDING
     with pytest.raises(ConnectionClosed) as caught:
-        bench.connection.send(TEXT, b"late")
+        bench.connection.outbound.send(TEXT, b"late")
     assert (caught.value.received, caught.value.sent) == (Close(1000), Close(1000))
     bench.turn()
     assert bench.peer_gets() == [
@@ -1110,7 +1186,7 @@ def test_nothing_makes_it_read_while_it_answers(make: MakeBench, what: str) -> N
     bench.turn()
     assert bench.connection.state is State.ANSWERING
     assert interest(bench) == 0
-    bench.connection.send(TEXT, b"reply")
+    bench.connection.outbound.send(TEXT, b"reply")
     bench.connection.conclude()
     bench.turn()
     assert bench.peer_gets() == [Event(TEXT, "reply"), Event(CLOSE, Close(1000))]
@@ -1122,7 +1198,7 @@ def test_a_peer_that_half_closes_behind_its_close_gets_its_answer(make: MakeBenc
     bench.peer.sendall(bench.encoder.close(Close(1000)))
     bench.peer.shutdown(socket.SHUT_WR)
     bench.turn()
-    bench.connection.send(TEXT, b"answer")
+    bench.connection.outbound.send(TEXT, b"answer")
     bench.inbox.on_last()
     bench.turn()
     assert bench.peer_gets() == [Event(TEXT, "answer"), Event(CLOSE, Close(1000))]
@@ -1134,7 +1210,7 @@ def test_with_a_dispatcher_answers_come_before_the_close(make: MakeBench) -> Non
 
     def handle(event: Event) -> None:
         if event.opcode == TEXT:
-            bench.connection.send(TEXT, event.data.encode())
+            bench.connection.outbound.send(TEXT, event.data.encode())
 
     def dispatcher(loop: IOLoop) -> Dispatcher:
         return Dispatcher(handle, loop, max_count=10, max_size=1000)
@@ -1153,6 +1229,39 @@ def test_with_a_dispatcher_answers_come_before_the_close(make: MakeBench) -> Non
     bench.turn()
     bench.run_queue.popleft().run()
     assert not bench.inbox.busy()
+
+
+def test_an_inbox_that_has_nothing_to_do_may_not_care_for_the_close(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.hears_close = False
+    bench.peer_closes(1000)
+    assert bench.peer_gets() == [Event(CLOSE, Close(1000))]
+    bench.peer.close()
+    bench.turn()
+    assert bench.inbox.events == [Event(CLOSED, Close(1000))]
+
+
+def test_an_inbox_that_is_busy_hears_of_the_close_in_any_case(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.hears_close = False
+    bench.inbox.is_busy = True
+    bench.peer_closes(1000)
+    assert bench.inbox.events == [Event(CLOSE, Close(1000))]
+
+
+def test_every_inbox_hears_of_a_failure(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.hears_close = False
+    bench.peer_sends(b"\x83\x80")
+    assert bench.inbox.events == [Event(ERROR, bench.connection.error)]
+
+
+def test_a_receiver_is_told_of_the_close_before_tcp_ends(make: MakeBench) -> None:
+    bench = make(client=True, inbox=lambda loop: Mailbox(max_count=9, max_size=999))
+    receiver = Background(bench.inbox.get, HANG)
+    bench.peer_closes(1000)
+    assert bench.connection.state is State.ENDING
+    assert receiver.result() is None
 
 
 # -- What the peer does wrong ----------------------------------------
@@ -1179,7 +1288,7 @@ def test_the_peer_breaks_the_protocol(make: MakeBench, client: bool) -> None:
     bench.turn()
     assert bench.inbox.events[2:] == [Event(CLOSED, Close(1006))]
     with pytest.raises(ConnectionClosed) as caught:
-        bench.connection.send(TEXT, b"late")
+        bench.connection.outbound.send(TEXT, b"late")
     assert caught.value.__cause__ is bench.connection.error
 
 
@@ -1198,7 +1307,7 @@ def test_messages_before_the_mistake_may_be_answered(make: MakeBench) -> None:
     bench.inbox.is_busy = True
     bench.peer_sends(b"\x83\x80")
     assert bench.connection.state is State.ANSWERING
-    bench.connection.send(TEXT, b"answer")
+    bench.connection.outbound.send(TEXT, b"answer")
     bench.inbox.on_last()
     bench.turn()
     assert bench.peer_gets() == [
@@ -1237,7 +1346,7 @@ def test_tcp_ends_without_a_close_frame(make: MakeBench, client: bool, how: str)
     assert bench.transport.sock.fileno() == -1
     assert interest(bench) == 0
     with pytest.raises(ConnectionClosed) as caught:
-        bench.connection.send(TEXT, b"late")
+        bench.connection.outbound.send(TEXT, b"late")
     assert (caught.value.received, caught.value.sent) == (None, None)
 
 
@@ -1256,7 +1365,7 @@ def test_writing_fails_before_it_is_ready(make: MakeBench) -> None:
     bench.peer.sendall(wire[4:])
     bench.transport.send_error = BrokenPipeError("gone")
     with pytest.raises(ConnectionClosed):
-        bench.connection.send(TEXT, b"lost")
+        bench.connection.outbound.send(TEXT, b"lost")
     bench.turn()
     # Nothing is delivered before it is ready, and nothing taken for a mistake.
     assert bench.inbox.events == [Event(CLOSED, Close(1006))]
@@ -1272,10 +1381,10 @@ def test_a_direct_write_fails(make: MakeBench) -> None:
     bench.peer.sendall(bench.encoder.message(TEXT, b"last") + bench.encoder.close(Close(1001)))
     bench.transport.send_error = BrokenPipeError("gone")
     with pytest.raises(ConnectionClosed) as caught:
-        bench.connection.send(TEXT, b"lost")
+        bench.connection.outbound.send(TEXT, b"lost")
     assert caught.value.__cause__ is bench.transport.send_error
     with pytest.raises(ConnectionClosed):
-        bench.connection.send(PING, b"lost")
+        bench.connection.outbound.send(PING, b"lost")
     bench.turn()
     assert bench.connection.state is State.CLOSED
     assert bench.inbox.events == [
@@ -1290,7 +1399,7 @@ def test_a_control_frame_that_cannot_be_written(make: MakeBench) -> None:
     bench = make()
     bench.transport.send_error = BrokenPipeError("gone")
     with pytest.raises(ConnectionClosed):
-        bench.connection.send(PONG, b"lost")
+        bench.connection.outbound.send(PONG, b"lost")
     bench.turn()
     assert bench.inbox.events == [Event(CLOSED, Close(1006))]
 
@@ -1298,14 +1407,14 @@ def test_a_control_frame_that_cannot_be_written(make: MakeBench) -> None:
 def test_a_queued_write_fails(make: MakeBench) -> None:
     bench = make()
     bench.transport.room = 2
-    bench.connection.send(TEXT, b"cut short")
+    bench.connection.outbound.send(TEXT, b"cut short")
     bench.transport.send_error = ConnectionResetError("gone")
     bench.turn()
     assert bench.connection.state is State.CLOSED
     assert bench.inbox.events == [Event(CLOSED, Close(1006))]
-    assert bench.connection.buffered_amount == 0
+    assert bench.connection.outbound.size == 0
     with pytest.raises(ConnectionClosed) as caught:
-        bench.connection.send(TEXT, b"late")
+        bench.connection.outbound.send(TEXT, b"late")
     assert caught.value.__cause__ is bench.transport.send_error
 
 
@@ -1314,7 +1423,7 @@ def test_reading_to_the_end_after_a_failed_write_may_fail_as_well(make: MakeBenc
     bench.transport.receive_error = ConnectionResetError("gone")
     bench.transport.send_error = BrokenPipeError("gone")
     with pytest.raises(ConnectionClosed):
-        bench.connection.send(TEXT, b"lost")
+        bench.connection.outbound.send(TEXT, b"lost")
     bench.turn()
     assert bench.inbox.events == [Event(CLOSED, Close(1006))]
 
@@ -1344,7 +1453,7 @@ def test_what_was_not_read_yet_is_read_when_writing_fails(make: MakeBench) -> No
     bench.peer.sendall(wire + bench.encoder.close(Close(1001)) + b"rubbish")
     bench.transport.send_error = BrokenPipeError("gone")
     with pytest.raises(ConnectionClosed):
-        bench.connection.send(TEXT, b"lost")
+        bench.connection.outbound.send(TEXT, b"lost")
     bench.turn()
     assert bench.inbox.events == [
         *(Event(BINARY, message) for message in messages),
@@ -1361,7 +1470,7 @@ def test_what_the_decoder_held_back_is_not_lost_when_writing_fails(make: MakeBen
     bench.peer.sendall(wire + bench.encoder.close(Close(1001)))
     bench.transport.send_error = BrokenPipeError("gone")
     with pytest.raises(ConnectionClosed):
-        bench.connection.send(TEXT, b"lost")
+        bench.connection.outbound.send(TEXT, b"lost")
     bench.turn()
     assert CLOSED not in bench.opcodes()
     assert len(bench.inbox.events) < 1000
@@ -1380,10 +1489,15 @@ def test_a_peer_that_never_stops_sending_does_not_hold_the_io_thread(
 ) -> None:
     bench = make()
     ping = bench.encoder.ping(b"")
-    monkeypatch.setattr(bench.transport, "receive", lambda size: ping)
+
+    def endless(buffer: Buffer) -> int:
+        buffer[: len(ping)] = ping
+        return len(ping)
+
+    monkeypatch.setattr(bench.transport, "receive", endless)
     bench.transport.send_error = BrokenPipeError("gone")
     with pytest.raises(ConnectionClosed):
-        bench.connection.send(TEXT, b"lost")
+        bench.connection.outbound.send(TEXT, b"lost")
     bench.turn()
     assert bench.inbox.events == [Event(CLOSED, Close(1006))]
 
@@ -1396,14 +1510,14 @@ def test_what_comes_behind_the_close_is_dropped_when_writing_fails(make: MakeBen
     bench.peer_closes(1000)
     bench.peer.sendall(b"rubbish")
     bench.transport.send_error = BrokenPipeError("gone")
-    bench.connection.flush()
+    bench.connection.outbound.flush()
     assert bench.inbox.events == [Event(CLOSED, Close(1000))]
 
 
 def test_a_flush_after_the_end_does_nothing(make: MakeBench) -> None:
     bench = make()
     bench.connection.abort()
-    bench.connection.flush()
+    bench.connection.outbound.flush()
     bench.connection.on_ready(READ | WRITE)
     assert bench.opcodes() == [CLOSED]
 
@@ -1444,7 +1558,7 @@ def test_messages_either_way_are_no_idleness(make: MakeBench, direction: str) ->
         if direction == "in":
             bench.peer_says(TEXT, b"x")
         else:
-            bench.connection.send(TEXT, b"x")
+            bench.connection.outbound.send(TEXT, b"x")
     assert IDLE not in bench.opcodes()
     bench.advance(9.9)
     assert IDLE not in bench.opcodes()
@@ -1457,7 +1571,7 @@ def test_pings_and_pongs_are_idleness(make: MakeBench, what: str) -> None:
     bench = make(idle_timeout=10.0, idle_event=True)
     bench.advance(6.0)
     bench.peer_sends(bench.encoder.ping(b"") if what == "ping" else bench.encoder.pong(b""))
-    bench.connection.send(PING, b"")
+    bench.connection.outbound.send(PING, b"")
     bench.advance(4.0)
     assert IDLE in bench.opcodes()
 
@@ -1548,7 +1662,7 @@ def test_a_peer_that_does_not_answer_a_keepalive_ping(make: MakeBench, client: b
     assert bench.inbox.events == [Event(ERROR, error), Event(CLOSED, Close(1006))]
     assert [event.data.code for event in bench.peer_gets()] == [1011]
     with pytest.raises(ConnectionClosed) as caught:
-        bench.connection.send(TEXT, b"late")
+        bench.connection.outbound.send(TEXT, b"late")
     assert caught.value.__cause__ is error
 
 
@@ -1567,7 +1681,7 @@ def test_any_byte_is_a_sign_of_life(make: MakeBench) -> None:
 
 def test_a_peer_that_takes_what_we_send_is_alive(make: MakeBench) -> None:
     bench = make(ping_interval=20.0, ping_timeout=5.0)
-    bench.connection.send(BINARY, bytes(10_000_000))
+    bench.connection.outbound.send(BINARY, bytes(10_000_000))
     for _ in range(3):
         bench.advance(20.0)  # the ping stands behind the message
         bench.peer_gets()
@@ -1650,7 +1764,7 @@ def test_no_pings(make: MakeBench) -> None:
 def test_a_keepalive_ping_waits_behind_what_is_queued(make: MakeBench) -> None:
     bench = make(ping_interval=5.0, ping_timeout=5.0)
     bench.transport.room = 3
-    bench.connection.send(TEXT, b"first")
+    bench.connection.outbound.send(TEXT, b"first")
     bench.advance(5.0)
     bench.transport.room = None
     bench.turn()
@@ -1707,9 +1821,8 @@ def test_lost_and_idle_at_once(make: MakeBench) -> None:
 
 
 def test_what_tls_wants_is_what_the_selector_waits_for(make: MakeBench) -> None:
-    bench = make(start=False)
+    bench = make(start=False, secure=True)
     transport = bench.transport
-    transport.secure = True
     bench.connection.start(b"", b"", False, False)
     assert interest(bench) == 0
     # Reading that waits for the socket to be writable.
@@ -1722,7 +1835,7 @@ def test_what_tls_wants_is_what_the_selector_waits_for(make: MakeBench) -> None:
     # Writing that waits for it to be readable.
     transport.room = 0
     transport.wants_read = True
-    bench.connection.send(TEXT, b"x")
+    bench.connection.outbound.send(TEXT, b"x")
     bench.loop._flush()
     assert interest(bench) == READ
     transport.room = None
@@ -1734,8 +1847,7 @@ def test_what_tls_wants_is_what_the_selector_waits_for(make: MakeBench) -> None:
 
 
 def test_reading_that_waits_for_writing_is_not_asked_to_read(make: MakeBench) -> None:
-    bench = make()
-    bench.transport.secure = True
+    bench = make(secure=True)
     bench.transport.wants_write = True
     bench.connection.on_ready(READ)
     assert interest(bench) == WRITE  # readable it is, over and over
@@ -1745,12 +1857,11 @@ def test_reading_that_waits_for_writing_is_not_asked_to_read(make: MakeBench) ->
 
 
 def test_writing_that_waits_for_reading_goes_on_when_readable(make: MakeBench) -> None:
-    bench = make()
+    bench = make(secure=True)
     transport = bench.transport
-    transport.secure = True
     transport.wants_read = True
     transport.room = 0
-    bench.connection.send(TEXT, b"x")
+    bench.connection.outbound.send(TEXT, b"x")
     bench.turn()
     assert interest(bench) == READ
     transport.room = None
@@ -1760,18 +1871,24 @@ def test_writing_that_waits_for_reading_goes_on_when_readable(make: MakeBench) -
 
 
 def test_reading_begins_with_what_the_tls_layer_holds(make: MakeBench) -> None:
-    bench = make(start=False)
-    bench.transport.secure = True
+    bench = make(start=False, secure=True)
     # As if it were decrypted already: no selector would tell of it.
-    held = [bench.encoder.message(TEXT, b"held"), None]
-    bench.transport.receive = lambda size: held.pop(0)  # type: ignore[method-assign]
+    held = [bench.encoder.message(TEXT, b"held")]
+
+    def receive(buffer: Buffer) -> int:
+        if not held:
+            return -1
+        data = held.pop()
+        buffer[: len(data)] = data
+        return len(data)
+
+    bench.transport.receive = receive  # type: ignore[method-assign]
     bench.connection.start(b"", b"", True, False)
     assert bench.inbox.events == [Event(TEXT, "held")]
 
 
 def test_nothing_is_read_on_if_what_came_early_fills_the_inbox(make: MakeBench) -> None:
-    bench = make(start=False)
-    bench.transport.secure = True
+    bench = make(start=False, secure=True)
     bench.inbox.is_full = True
     bench.peer.sendall(bench.encoder.message(TEXT, b"2"))
     bench.connection.start(b"", bench.encoder.message(TEXT, b"1"), True, False)
@@ -1785,14 +1902,67 @@ def test_nothing_is_read_on_if_what_came_early_fills_the_inbox(make: MakeBench) 
 def test_abort(make: MakeBench) -> None:
     bench = make()
     bench.transport.room = 0
-    bench.connection.send(TEXT, b"never")
+    bench.connection.outbound.send(TEXT, b"never")
     bench.connection.ask_to_abort()
     assert bench.connection.state is State.OPEN
     bench.turn()
     assert bench.connection.state is State.CLOSED
-    assert bench.connection.buffered_amount == 0
+    assert bench.connection.outbound.size == 0
     assert bench.inbox.events == [Event(CLOSED, Close(1006))]
     assert bench.peer_is_at_the_end()
+
+
+def test_what_has_ended_does_not_read_from_the_descriptor_that_another_has_now(
+    make: MakeBench,
+) -> None:
+    bench = make()
+    bench.peer_says(TEXT, b"ours")
+    number = bench.transport.sock.fileno()
+    another, peer = socket.socketpair()
+    with another, peer:
+        peer.send(bench.encoder.message(TEXT, b"for the other one"))
+        bench.connection.abort()
+        # As the system does for the next that is opened.
+        reused = socket.socket(fileno=os.dup2(another.fileno(), number))
+        with reused:
+            for mask in (READ, WRITE, READ | WRITE):
+                bench.connection.on_ready(mask)
+            bench.connection.outbound.flush()
+            with pytest.raises(ConnectionClosed):
+                bench.connection.outbound.send(TEXT, b"not for the other one")
+            bench.turn()
+        peer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.recv(10)
+        another.setblocking(False)
+        assert len(another.recv(100)) == len(bench.encoder.message(TEXT, b"for the other one"))
+    assert bench.inbox.events == [Event(TEXT, "ours"), Event(CLOSED, Close(1006))]
+
+
+def test_a_registration_is_taken_over(make: MakeBench) -> None:
+    class Before:
+        def on_ready(self, mask: int) -> None:
+            raise AssertionError("gave it up")
+
+    bench = make(start=False)
+    before: Any = Before()
+    bench.loop.register(bench.transport.sock, READ, before)
+    bench.peer.sendall(bench.encoder.message(TEXT, b"early"))
+    bench.connection.take_over()
+    assert interest(bench) == READ
+    bench.connection.start(b"", b"", True, False)
+    bench.turn()
+    assert bench.inbox.events == [Event(TEXT, "early")]
+    bench.connection.abort()
+    assert interest(bench) == 0
+
+
+def test_a_registration_that_is_taken_over_and_not_needed(make: MakeBench) -> None:
+    bench = make(start=False)
+    bench.loop.register(bench.transport.sock, READ, bench.connection)
+    bench.connection.take_over()
+    bench.connection.start(b"", b"", False, False)
+    assert interest(bench) == 0
 
 
 def test_something_of_ours_raises_in_the_io_thread(
@@ -1814,7 +1984,7 @@ def test_something_of_ours_raises_in_the_io_thread(
 
 def test_the_end_comes_though_the_selector_has_lost_the_socket(make: MakeBench) -> None:
     bench = make()
-    bench.loop._selector.unregister(bench.transport.sock)  # as a failed modify() does
+    bench.loop._poller.unregister(bench.transport.sock)  # as a failed modify() does
     bench.connection.abort()
     assert bench.connection.state is State.CLOSED
     assert bench.transport.sock.fileno() == -1
@@ -1842,8 +2012,8 @@ def test_a_flush_or_a_timer_that_raises_ends_the_connection(
 
     if where == "flush":
         bench.transport.room = 0
-        bench.connection.send(TEXT, b"x")
-        monkeypatch.setattr(bench.transport, "send_many", broken)
+        bench.connection.outbound.send(TEXT, b"x")
+        monkeypatch.setattr(bench.transport, "send", broken)
         bench.turn()
     else:
         monkeypatch.setattr(bench.inbox, "idle", broken)
@@ -1869,7 +2039,7 @@ def test_the_loop_stops(make: MakeBench) -> None:
 def test_wait_closed(make: MakeBench) -> None:
     bench = make()
     assert bench.connection.wait_closed(0) is False
-    condition = TellingCondition(bench.connection)
+    condition = TellingCondition(bench.connection.outbound)
     waiters = [Background(bench.connection.wait_closed, timeout) for timeout in (None, HANG)]
     for _ in waiters:
         condition.waiting.get(timeout=HANG)
@@ -1885,7 +2055,7 @@ def test_wait_closed(make: MakeBench) -> None:
 
 def test_abandon_leaves_the_parents_connection_alone(make: MakeBench) -> None:
     bench = make()
-    bench.connection._lock.acquire()  # by a thread that does not exist in the child
+    bench.connection.outbound.lock.acquire()  # by a thread that does not exist in the child
     copy = bench.transport.sock.dup()
     bench.loop.unregister(bench.transport.sock)
     bench.connection.abandon()
@@ -1894,7 +2064,7 @@ def test_abandon_leaves_the_parents_connection_alone(make: MakeBench) -> None:
     assert bench.connection.state is State.CLOSED
     assert bench.inbox.closes == 1
     with pytest.raises(ConnectionClosed):
-        bench.connection.send(TEXT, b"never")
+        bench.connection.outbound.send(TEXT, b"never")
     assert bench.connection.wait_closed(0) is True
     # Nothing was shut down: the other copy still works.
     assert not bench.peer_is_at_the_end()
@@ -1913,3 +2083,88 @@ def test_a_paused_connection_is_abandoned_with_the_loop(make: MakeBench) -> None
     assert bench.connection.state is State.CLOSED
     # Its descriptors are closed; a new one for the teardown.
     bench.loop = IOLoop("bench")
+
+
+# -- A group's member ------------------------------------------------
+
+
+def test_a_member_that_is_too_slow_is_closed(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000, close_timeout=5.0)
+    filling = fill(bench)
+    size = bench.connection.outbound.size
+    assert share(TEXT, b"too much", [bench.connection.outbound]) == 0
+    assert bench.connection.state is State.OPEN
+    bench.turn()
+    assert bench.connection.state is State.CLOSING
+    error = bench.connection.error
+    assert isinstance(error, SendTimeout)
+    assert f"{size} bytes" in str(error)
+    assert bench.inbox.events == [Event(ERROR, error)]
+    assert bench.connection.closed_here
+    bench.transport.room = None
+    bench.turn()
+    assert bench.peer_gets() == [
+        Event(BINARY, filling),
+        Event(CLOSE, Close(1013, "too slow")),
+    ]
+    bench.advance(5.0)
+    assert bench.connection.state is State.CLOSED
+    assert bench.opcodes() == [ERROR, CLOSED]
+
+
+def test_a_member_that_is_too_slow_and_has_closed_meanwhile(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000)
+    fill(bench)
+    for _ in range(3):
+        share(TEXT, b"too much", [bench.connection.outbound])
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.turn()
+    assert bench.connection.sent == Close(1000)
+    assert bench.connection.error is None
+    assert bench.inbox.events == []
+
+
+def test_a_member_that_falls_behind_twice_is_told_once(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000)
+    fill(bench)
+    for _ in range(3):
+        share(TEXT, b"too much", [bench.connection.outbound])
+    bench.turn()
+    assert bench.opcodes() == [ERROR]
+
+
+def test_shared_messages_go_out_with_the_next_round(make: MakeBench) -> None:
+    bench = make()
+    assert share(TEXT, b"shared", [bench.connection.outbound]) == 1
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.turn()
+    assert bench.peer_gets() == [Event(TEXT, "shared"), Event(CLOSE, Close(1000))]
+    assert share(TEXT, b"late", [bench.connection.outbound]) == 0
+
+
+def test_calls_when_it_has_ended(make: MakeBench) -> None:
+    bench = make()
+    log: list[Any] = []
+    for key in ("a", "b", "c"):
+        assert bench.connection.when_ended(key, lambda key=key: log.append(key)) is True
+    bench.connection.not_when_ended("b")
+    bench.connection.not_when_ended("b")
+    bench.connection.not_when_ended("never")
+    assert bench.connection.when_ended("c", lambda: log.append("c again")) is True
+    bench.connection.start_close(Close(1000), 10.0)
+    bench.turn()
+    assert log == []
+    bench.connection.abort()
+    assert log == ["a", "c again"]
+    bench.connection.abort()
+    assert log == ["a", "c again"]
+    assert bench.connection.when_ended("d", lambda: log.append("d")) is False
+    bench.connection.not_when_ended("a")
+    assert log == ["a", "c again"]
+
+
+def test_nothing_to_call_when_it_has_ended(make: MakeBench) -> None:
+    bench = make()
+    bench.connection.not_when_ended("never")
+    bench.connection.abort()
+    assert bench.connection.when_ended("late", bench.turn) is False

@@ -316,27 +316,21 @@ def test_full_by_count_and_by_size(kind: str) -> None:
         inbox = Bench(max_count=4, max_size=100).dispatcher
     else:
         inbox = Mailbox(max_count=4, max_size=100)
-    for n in range(4):
-        assert not inbox.full()
-        inbox.put(Event(BINARY, bytes(n)))
-    assert inbox.full()
+    assert [inbox.put(Event(BINARY, bytes(n))) for n in range(4)] == [False, False, False, True]
 
     if kind == "dispatcher":
         inbox = Bench(max_count=4, max_size=100).dispatcher
     else:
         inbox = Mailbox(max_count=4, max_size=100)
-    inbox.put(Event(BINARY, b"x" * 99))
-    assert not inbox.full()
-    inbox.put(text("x"))
-    assert inbox.full()
+    assert inbox.put(Event(BINARY, b"x" * 99)) is False
+    assert inbox.put(text("x")) is True
 
 
 @pytest.mark.parametrize("max_count", [1, 2, 10, 11])
 def test_a_dispatcher_has_room_at_half_its_count(max_count: int) -> None:
     bench = Bench(max_count=max_count)
-    for _ in range(max_count):
-        bench.dispatcher.put(text("x"))
-    assert bench.dispatcher.full()
+    full = [bench.dispatcher.put(text("x")) for _ in range(max_count)]
+    assert full == [False] * (max_count - 1) + [True]
     assert bench.dispatcher.pause()
     bench.run()
     handled = bench.log.index("room")
@@ -347,9 +341,8 @@ def test_a_dispatcher_has_room_at_half_its_count(max_count: int) -> None:
 @pytest.mark.parametrize("events", [[60, 20, 20], [20, 20, 60]])
 def test_a_dispatcher_has_room_at_half_its_size(events: list[int]) -> None:
     bench = Bench(max_count=100, max_size=100)
-    for size in events:
-        bench.dispatcher.put(Event(BINARY, b"x" * size))
-    assert bench.dispatcher.full()
+    full = [bench.dispatcher.put(Event(BINARY, b"x" * size)) for size in events]
+    assert full == [False, False, True]
     assert bench.dispatcher.pause()
     bench.run()
     # Not before what waits is at most half.
@@ -358,9 +351,7 @@ def test_a_dispatcher_has_room_at_half_its_size(events: list[int]) -> None:
 
 def test_a_pause_that_comes_too_late_is_refused() -> None:
     bench = Bench(max_count=4)
-    for _ in range(4):
-        bench.dispatcher.put(text("x"))
-    assert bench.dispatcher.full()
+    assert [bench.dispatcher.put(text("x")) for _ in range(4)][-1] is True
     bench.run()  # as if the worker had been faster
     assert bench.dispatcher.pause() is False
     bench.dispatcher.put(text("y"))
@@ -370,21 +361,26 @@ def test_a_pause_that_comes_too_late_is_refused() -> None:
 
 def test_a_message_larger_than_the_bound_does_not_block_for_ever() -> None:
     bench = Bench(max_count=4, max_size=10)
-    bench.dispatcher.put(Event(BINARY, b"x" * 1000))
-    assert bench.dispatcher.full()
+    assert bench.dispatcher.put(Event(BINARY, b"x" * 1000)) is True
     assert bench.dispatcher.pause()
     bench.run()
     assert bench.log[-1] == "room"
-    assert not bench.dispatcher.full()
+    assert bench.dispatcher.put(text("next")) is False
 
 
 def test_a_callback_that_runs_counts_by_its_size() -> None:
     bench = Bench(max_count=4, max_size=10)
     full = []
-    bench.during = lambda event: full.append(bench.dispatcher.full())
+
+    def put_more(event: Event) -> None:
+        if event.data:
+            full.append(bench.dispatcher.put(text("")))
+
+    bench.during = put_more
     bench.dispatcher.put(Event(BINARY, b"x" * 10))
     bench.run()
     assert full == [True]
+    assert bench.dispatcher.put(text("")) is False
 
 
 # -- Mailbox ---------------------------------------------------------
@@ -443,8 +439,8 @@ def test_a_blocked_receiver_gets_what_comes(timeout: float | None) -> None:
     "event", [Event(OPENED, None), Event(IDLE, None), Event(PING, b"x"), Event(PONG, b"x")]
 )
 def test_what_has_no_receiver_is_dropped(event: Event) -> None:
-    box = mailbox()
-    box.put(event)
+    box = mailbox(max_count=1)
+    assert box.put(event) is False
     assert not box.busy()
     assert box.idle()
     with pytest.raises(TimeoutError):
@@ -526,9 +522,8 @@ def test_a_mailbox_has_room_at_half_its_count(max_count: int) -> None:
     rooms: list[int] = []
     taken = 0
     box.on_room = lambda: rooms.append(taken)
-    for _ in range(max_count):
-        box.put(text("x"))
-    assert box.full()
+    full = [box.put(text("x")) for _ in range(max_count)]
+    assert full == [False] * (max_count - 1) + [True]
     assert box.pause()
     for _ in range(max_count):
         taken += 1
@@ -540,9 +535,7 @@ def test_a_mailbox_has_room_at_half_its_size() -> None:
     box = mailbox(max_size=10)
     rooms: list[int] = []
     box.on_room = lambda: rooms.append(box._count())
-    for _ in range(3):
-        box.put(Event(BINARY, b"1234"))
-    assert box.full()
+    assert [box.put(Event(BINARY, b"1234")) for _ in range(3)] == [False, False, True]
     assert box.pause()
     box.get(0)
     assert rooms == []

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from syncws.engine import loop as loop_module
 from syncws.engine.loop import READ, STALL, WRITE, IOLoop
+from syncws.engine.poller import Poller
+from tests.scripted import POLLERS
 from tests.support import broken_log
 
 HANG = 30.0  # seconds after which a test is taken to hang
@@ -85,9 +88,11 @@ class Handler:
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, poller: Poller) -> None:
         self.now = 100.0
-        self.loop = IOLoop("loop", lambda: self.now)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop_module, "make_poller", lambda: poller)
+            self.loop = IOLoop("loop", lambda: self.now)
         self.pool = Pool()
         self.handlers: list[Handler] = []
 
@@ -108,9 +113,9 @@ class Bench:
         return bool(select.select([self.loop._wakeup], [], [], 0)[0])
 
 
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    bench = Bench()
+@pytest.fixture(params=POLLERS)
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = Bench(POLLERS[request.param]())
     yield bench
     for handler in bench.handlers:
         bench.loop.disown(handler)
@@ -318,6 +323,32 @@ def test_what_is_queued_is_flushed_once_in_order(bench: Bench) -> None:
     assert first.log == second.log == ["flush"]
 
 
+def test_many_are_flushed_once_in_order(bench: Bench) -> None:
+    first, second, third = (bench.handler(name) for name in ("first", "second", "third"))
+    order: list[Any] = []
+    for handler in (first, second, third):
+        handler.flush = lambda handler=handler: order.append(handler)  # type: ignore[method-assign]
+    bench.loop.flush_soon(second)
+    bench.loop.flush_all_soon([third, first])
+    bench.turn()
+    bench.turn()
+    assert order == [second, third, first]
+
+
+@pytest.mark.parametrize("callbacks", [True, False], ids=["callbacks wait", "none waits"])
+def test_a_flush_of_many_wakes_the_thread_once(bench: Bench, callbacks: bool) -> None:
+    bench.loop.pool = bench.pool
+    if callbacks:
+        bench.pool.queue.append("work")
+    bench.loop._waiting = True
+    bench.loop.flush_all_soon([bench.handler(), bench.handler()])
+    assert bench.is_woken() is not callbacks
+    if callbacks:
+        # The one who empties the queue does.
+        bench.loop.wake_if_dirty()
+        assert bench.is_woken()
+
+
 def test_a_flush_that_raises_costs_its_connection_only(bench: Bench) -> None:
     broken, good = bench.handler("broken"), bench.handler("good")
     broken.raises = ValueError("broken")
@@ -339,7 +370,7 @@ def test_a_call_wakes_the_thread_once(bench: Bench) -> None:
     bench.loop.call_soon(lambda: None)
     assert bench.is_woken()
     assert not bench.loop._waiting
-    bench.loop._wakeup.drain()
+    bench.loop._wakeup.on_ready(READ)
     bench.loop.call_soon(lambda: None)
     assert not bench.is_woken()
 
@@ -492,7 +523,7 @@ def test_an_error_of_the_loop_itself_aborts_everyone(
     def broken(timeout: float | None) -> None:
         raise OSError("bad selector")
 
-    monkeypatch.setattr(bench.loop._selector, "select", broken)
+    monkeypatch.setattr(bench.loop._poller, "poll", broken)
     with pytest.raises(OSError, match="bad selector"):
         bench.loop.run()
     assert handler.log == ["abort"]

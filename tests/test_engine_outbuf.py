@@ -14,13 +14,20 @@ class ScriptedTransport:
     def __init__(self, *script: int | OSError) -> None:
         self.script = deque(script)
         self.taken = b""
-        self.calls = 0
+        self.calls: list[str] = []
 
-    def send_many(self, chunks: deque[bytes | memoryview]) -> int:
-        self.calls += 1
-        assert chunks
+    def send(self, data: bytes | memoryview) -> int:
+        self.calls.append("send")
+        assert len(data)
+        return self._take(bytes(data))
+
+    def send_many(self, chunks: list[bytes | memoryview]) -> int:
+        self.calls.append("send_many")
+        assert len(chunks) > 1
         assert all(len(chunk) for chunk in chunks)
-        whole = b"".join(chunks)
+        return self._take(b"".join(chunks))
+
+    def _take(self, whole: bytes) -> int:
         step = self.script.popleft() if self.script else len(whole)
         if isinstance(step, OSError):
             raise step
@@ -45,18 +52,36 @@ def test_nothing_to_write() -> None:
     out = OutBuffer()
     assert out.size == 0
     assert write(out, transport) is True
-    assert transport.calls == 0
+    assert transport.calls == []
 
 
 def test_everything_goes_in_one_call() -> None:
     transport = ScriptedTransport()
     out = filled(b"one", b"two", b"three")
     assert write(out, transport) is True
-    assert transport.calls == 1
+    assert transport.calls == ["send_many"]
     assert transport.taken == b"onetwothree"
     assert out.size == 0
+    assert out.chunks == []
     assert write(out, transport) is True
-    assert transport.calls == 1
+    assert transport.calls == ["send_many"]
+
+
+def test_one_chunk_goes_without_a_list() -> None:
+    transport = ScriptedTransport(2)
+    out = filled(b"three")
+    assert write(out, transport) is True
+    assert transport.calls == ["send", "send"]
+    assert transport.taken == b"three"
+
+
+@pytest.mark.parametrize("sent", range(11))
+def test_what_was_sent_is_dropped(sent: int) -> None:
+    out = filled(b"one", b"two", b"three")
+    out.drop(sent)
+    assert b"".join(out.chunks) == b"onetwothree"[sent:]
+    assert out.size == 11 - sent
+    assert len(out.chunks) == (3 if sent < 3 else 2 if sent < 6 else 1)
 
 
 # Short writes that end before, at and behind the borders of chunks.

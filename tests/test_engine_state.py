@@ -28,6 +28,9 @@ PAIRS = list(itertools.product(State, State))
 
 
 class NoTransport:
+    def frame_receiver(self, frames: object) -> None:
+        pass
+
     def abandon(self) -> None:
         pass
 

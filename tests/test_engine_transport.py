@@ -1,19 +1,50 @@
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import random
+import select
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import trustme
 
-from syncws.engine.transport import PlainTransport, TLSTransport, Transport, make_transport
+from syncws.engine.transport import (
+    FastTransport,
+    FrameReceiver,
+    PlainTransport,
+    TLSTransport,
+    Transport,
+    make_transport,
+)
+from syncws.protocol.decoder import Decoder
+from syncws.protocol.events import BINARY, TEXT, Event
+from syncws.protocol.kernels import frame
+from tests.scripted import SOCKETS_IN_C
+from tests.support import HANG, RawPeer
 
-Chunks = deque[bytes | memoryview]
+Chunks = list[bytes | memoryview]
+
+# What frames to read, as a server's decoder says it.
+FRAMES = Decoder(client=False).plain_frames
+KEY = b"\x37\xfa\x21\x3d"
+
+# The least that a TLS transport is given to receive to: a record's payload.
+RECORD = 16_384
+
+
+def take(transport: Transport, size: int = 65_536) -> bytes | None:
+    """Receive once, up to `size` bytes; None if nothing has come."""
+    buffer = bytearray(size)
+    count = transport.receive(buffer)
+    assert -1 <= count <= size
+    assert len(buffer) == size
+    assert not any(buffer[max(count, 0) :]), "more was written than was told"
+    return None if count < 0 else bytes(buffer[:count])
 
 
 def fill(transport: Transport, data: bytes) -> int:
@@ -27,7 +58,7 @@ def fill(transport: Transport, data: bytes) -> int:
 def drain(transport: Transport, size: int = 65_536) -> bytes:
     """Return everything that has come."""
     parts = []
-    while data := transport.receive(size):
+    while data := take(transport, size):
         parts.append(data)
     return b"".join(parts)
 
@@ -35,33 +66,51 @@ def drain(transport: Transport, size: int = 65_536) -> bytes:
 # -- Plain -----------------------------------------------------------
 
 
+@pytest.fixture(params=["plain", *(["fast"] if SOCKETS_IN_C else [])])
+def kind(request: pytest.FixtureRequest) -> type[PlainTransport]:
+    """The class of the transports; the two do the same."""
+    return FastTransport if request.param == "fast" else PlainTransport
+
+
 @pytest.fixture
-def pair() -> Iterator[tuple[Transport, Transport]]:
-    ours, theirs = (make_transport(sock) for sock in socket.socketpair())
+def pair(kind: type[PlainTransport]) -> Iterator[tuple[PlainTransport, PlainTransport]]:
+    sockets = socket.socketpair()
+    for sock in sockets:
+        sock.setblocking(False)
+    ours, theirs = (kind(sock) for sock in sockets)
     yield ours, theirs
     ours.close()
     theirs.close()
 
 
-Pair = tuple[Transport, Transport]
+Pair = tuple[PlainTransport, PlainTransport]
 
 
-def test_a_plain_socket_becomes_non_blocking(pair: Pair) -> None:
+def test_a_plain_socket_becomes_non_blocking() -> None:
+    first, second = socket.socketpair()
+    first.setblocking(True)
+    with first, second:
+        transport = make_transport(first)
+        fast = SOCKETS_IN_C
+        assert type(transport) is (FastTransport if fast else PlainTransport)
+        assert transport.sock is first
+        assert first.getblocking() is False
+
+
+def test_a_plain_transport_wants_nothing(pair: Pair) -> None:
     ours, _ = pair
-    assert isinstance(ours, PlainTransport)
-    assert ours.sock.getblocking() is False
     assert (ours.secure, ours.wants_read, ours.wants_write) == (False, False, False)
     assert ours.handshake() is True
 
 
 def test_plain_bytes(pair: Pair) -> None:
     ours, theirs = pair
-    assert theirs.receive(10) is None
+    assert take(theirs, 10) is None
     assert ours.send(b"hello") == 5
     assert ours.send(memoryview(b"world")[1:]) == 4
-    assert theirs.receive(7) == b"helloor"
-    assert theirs.receive(7) == b"ld"
-    assert theirs.receive(7) is None
+    assert take(theirs, 7) == b"helloor"
+    assert take(theirs, 7) == b"ld"
+    assert take(theirs, 7) is None
 
 
 def test_a_plain_socket_that_is_full(pair: Pair) -> None:
@@ -70,7 +119,7 @@ def test_a_plain_socket_that_is_full(pair: Pair) -> None:
     sent = fill(ours, data)
     assert sent > 0
     assert ours.send(data) == 0
-    assert ours.send_many(deque([data, data])) == 0
+    assert ours.send_many([data, data]) == 0
     expected = b"".join(itertools.repeat(data, sent // len(data) + 1))[:sent]
     assert drain(theirs) == expected
     assert ours.send(b"more") == 4
@@ -79,11 +128,11 @@ def test_a_plain_socket_that_is_full(pair: Pair) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 64, 65, 200])
 def test_several_chunks_in_one_call(pair: Pair, count: int) -> None:
     ours, theirs = pair
-    chunks: Chunks = deque(b"%03d" % n for n in range(count))
+    chunks: Chunks = [b"%03d" % n for n in range(count)]
     before = list(chunks)
     sent = ours.send_many(chunks)
     assert sent == 3 * min(count, 64)
-    assert list(chunks) == before
+    assert chunks == before
     assert drain(theirs) == b"".join(before)[:sent]
 
 
@@ -92,13 +141,13 @@ def test_the_end_of_a_plain_connection(pair: Pair) -> None:
     ours.send(b"last")
     ours.shutdown_write()
     ours.shutdown_write()
-    assert theirs.receive(10) == b"last"
-    assert theirs.receive(10) == b""
+    assert take(theirs, 10) == b"last"
+    assert take(theirs, 10) == b""
     # The other direction is still open.
     assert theirs.send(b"answer") == 6
-    assert ours.receive(10) == b"answer"
+    assert take(ours, 10) == b"answer"
     theirs.close()
-    assert ours.receive(10) == b""
+    assert take(ours, 10) == b""
     with pytest.raises(OSError):
         ours.send(b"too late")
     ours.shutdown_write()
@@ -112,7 +161,7 @@ def test_close_reaches_the_peer_despite_a_copy_of_the_descriptor(pair: Pair) -> 
     with ours.sock.dup():
         ours.close()
         assert ours.sock.fileno() == -1
-        assert theirs.receive(10) == b""
+        assert take(theirs, 10) == b""
 
 
 def test_abandon_does_not_reach_the_peer(pair: Pair) -> None:
@@ -120,15 +169,15 @@ def test_abandon_does_not_reach_the_peer(pair: Pair) -> None:
     with ours.sock.dup() as copy:
         ours.abandon()
         assert ours.sock.fileno() == -1
-        assert theirs.receive(10) is None
+        assert take(theirs, 10) is None
         copy.send(b"still here")
-        assert theirs.receive(10) == b"still here"
+        assert take(theirs, 10) == b"still here"
 
 
 @pytest.mark.parametrize("error", [BlockingIOError, InterruptedError])
 def test_a_call_that_is_interrupted_is_made_again_later(error: type[OSError]) -> None:
     class Interrupted:
-        def recv(self, size: int) -> bytes:
+        def recv_into(self, buffer: Any) -> int:
             raise error
 
         def send(self, data: bytes) -> int:
@@ -138,22 +187,244 @@ def test_a_call_that_is_interrupted_is_made_again_later(error: type[OSError]) ->
             raise error
 
     transport = PlainTransport(Interrupted())  # type: ignore[arg-type]
-    assert transport.receive(1) is None
+    assert transport.receive(bytearray(1)) == -1
+    receiver = transport.frame_receiver(FRAMES)
+    assert receiver is not None
+    assert receiver(bytearray(1)) == -1
     assert transport.send(b"x") == 0
-    assert transport.send_many(deque([b"x", b"y"])) == 0
+    assert transport.send_frame(0x82, b"x", None) == b"\x82\x01x"
+    assert transport.send_many([b"x", b"y"]) == 0
 
 
-def test_what_fails_is_raised() -> None:
-    sock, other = socket.socketpair()
-    other.close()
-    transport = make_transport(sock)
+def test_what_fails_is_raised(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.close()
     with pytest.raises(BrokenPipeError):
-        transport.send(b"x")
+        ours.send(b"x")
     with pytest.raises(BrokenPipeError):
-        transport.send_many(deque([b"x", b"y"]))
+        ours.send_frame(0x82, b"x", None)
+    with pytest.raises(BrokenPipeError):
+        ours.send_many([b"x", b"y"])
+
+
+def test_a_reset_is_raised(kind: type[PlainTransport]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = RawPeer(socket.create_connection(listener.getsockname()), client=True)
+        sock, _ = listener.accept()
+    peer.reset()
+    select.select([sock], [], [], HANG)
+    sock.setblocking(False)
+    transport = kind(sock)
+    with pytest.raises(ConnectionResetError):
+        transport.receive(bytearray(10))
     transport.close()
-    with pytest.raises(OSError):
-        transport.receive(1)
+
+
+def test_bytes_are_received_into_any_writable_buffer(pair: Pair) -> None:
+    ours, theirs = pair
+    ours.send(b"one two three")
+    buffer = bytearray(10)
+    with memoryview(buffer) as view:
+        assert theirs.receive(view[3:6]) == 3
+    assert buffer == b"\0\0\0one\0\0\0\0"
+    buffer.append(0)  # nothing holds it
+    assert theirs.receive(buffer) == 10
+    buffer.append(0)
+    assert theirs.receive(buffer) == -1
+    buffer.append(0)
+    for wrong in (b"read only", "text", None, 5):
+        with pytest.raises((TypeError, BufferError)):
+            theirs.receive(wrong)  # type: ignore[arg-type]
+
+
+# A view of this size takes another way through the C extension.
+@pytest.mark.parametrize("size", [131_071, 131_072, 1_000_000])
+def test_a_large_view(pair: Pair, size: int) -> None:
+    ours, theirs = pair
+    data = random.Random(size).randbytes(300_000)
+    sent = fill_once(ours, data)
+    buffer = bytearray(size)
+    received = b""
+    with memoryview(buffer) as view:
+        while (count := theirs.receive(view)) > 0:
+            received += bytes(view[:count])
+    assert count == -1
+    assert received == data[:sent]
+
+
+def fill_once(transport: Transport, data: bytes) -> int:
+    """Send as much of `data` as is taken; return how much was."""
+    total = 0
+    while total < len(data) and (sent := transport.send(memoryview(data)[total:])):
+        total += sent
+    assert total
+    return total
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "masked"])
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 4081, 4082, 4083, 4096, 65_535, 65_536, 100_000])
+def test_a_frame_in_one_call(pair: Pair, size: int, key: bytes | None) -> None:
+    ours, theirs = pair
+    payload = random.Random(size).randbytes(size)
+    assert ours.send_frame(0x82, payload, key) is None
+    assert drain(theirs) == frame(0x82, payload, key)
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "masked"])
+def test_a_frame_that_is_not_taken_whole(pair: Pair, key: bytes | None) -> None:
+    ours, theirs = pair
+    payload = random.Random(1).randbytes(1 << 22)
+    rest = ours.send_frame(0x82, payload, key)
+    assert type(rest) is bytes
+    whole = frame(0x82, payload, key)
+    assert 0 < len(rest) < len(whole)
+    # Nothing of the next is taken.
+    assert ours.send_frame(0x81, b"text", None) == b"\x81\x04text"
+    assert ours.send_frame(0x81, bytes(10_000), KEY) == frame(0x81, bytes(10_000), KEY)
+    assert drain(theirs) + rest == whole
+
+
+def test_wrong_arguments_write_nothing(pair: Pair) -> None:
+    ours, theirs = pair
+    chunk = bytearray(b"good")
+    for wrong in ("text", None, 5):
+        with pytest.raises(TypeError):
+            ours.send(wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            ours.send_frame(0x82, wrong, None)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            ours.send_many([chunk, wrong])  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        ours.send_frame(None, b"x", None)  # type: ignore[arg-type]
+    assert take(theirs) is None
+    chunk.append(0)  # nothing holds it
+
+
+# -- Frames as they are received -------------------------------------
+
+
+def receiver(transport: PlainTransport) -> FrameReceiver:
+    found = transport.frame_receiver(FRAMES)
+    assert found is not None
+    return found
+
+
+def test_plain_frames_in_one_go(pair: Pair) -> None:
+    ours, theirs = pair
+    receive = receiver(theirs)
+    buffer = bytearray(100)
+    assert receive(buffer) == -1
+    ours.send(frame(0x81, "é".encode(), KEY) + frame(0x82, b"", KEY) + frame(0x82, b"x", KEY))
+    got = receive(buffer)
+    assert got == [Event(TEXT, "é"), Event(BINARY, b""), Event(BINARY, b"x")]
+    assert isinstance(got, list)
+    assert {type(event) for event in got} == {Event}
+    assert receive(buffer) == -1
+    buffer.append(0)  # nothing holds it
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        frame(0x89, b"ping", KEY),
+        frame(0x01, b"fragment", KEY),
+        frame(0x81, b"\xff", KEY),
+        frame(0x81, b"not masked", None),
+        frame(0x82, b"cut short", KEY)[:-1],
+        b"\x82",
+    ],
+    ids=["ping", "fragment", "no UTF-8", "not masked", "cut", "one byte"],
+)
+@pytest.mark.parametrize("before", [b"", frame(0x81, b"text", KEY)], ids=["alone", "behind"])
+def test_what_is_no_plain_frame_is_left_in_the_buffer(
+    pair: Pair, before: bytes, rest: bytes
+) -> None:
+    ours, theirs = pair
+    buffer = bytearray(100)
+    ours.send(before + rest)
+    events = [Event(TEXT, "text")] if before else []
+    end = len(before) + len(rest)
+    assert receiver(theirs)(buffer) == (events, len(before), end)
+    assert buffer[len(before) : end] == rest
+
+
+def test_as_much_is_received_as_the_buffer_takes(pair: Pair) -> None:
+    ours, theirs = pair
+    wire = frame(0x82, b"0123456789", KEY)
+    ours.send(wire)
+    buffer = bytearray(len(wire) - 1)
+    assert receiver(theirs)(buffer) == ([], 0, len(buffer))
+    assert take(theirs) == wire[-1:]
+
+
+def test_not_more_frames_than_asked_for(pair: Pair) -> None:
+    ours, theirs = pair
+    mask_bit, limit, _, event_type = FRAMES
+    receive = theirs.frame_receiver((mask_bit, limit, 2, event_type))
+    assert receive is not None
+    one = frame(0x82, b"x", KEY)
+    ours.send(one * 3)
+    assert receive(bytearray(100)) == ([Event(BINARY, b"x")] * 2, 2 * len(one), 3 * len(one))
+
+
+def test_the_end_is_told_behind_the_frames(pair: Pair) -> None:
+    ours, theirs = pair
+    ours.send(frame(0x82, b"last", KEY))
+    ours.close()
+    receive = receiver(theirs)
+    assert receive(bytearray(100)) == [Event(BINARY, b"last")]
+    assert receive(bytearray(100)) == 0
+
+
+@pytest.mark.skipif(not SOCKETS_IN_C, reason="the C extension is not in use")
+def test_frames_are_received_to_a_bytearray_only() -> None:
+    first, second = socket.socketpair()
+    with first, second:
+        first.setblocking(False)
+        receive = receiver(FastTransport(first))
+        second.send(frame(0x82, b"x", KEY))
+        for wrong in (memoryview(bytearray(100)), bytes(100), None):
+            with pytest.raises(TypeError):
+                receive(wrong)  # type: ignore[arg-type]
+        assert receive(bytearray(100)) == [Event(BINARY, b"x")]
+
+
+# -- A transport that was closed -------------------------------------
+
+
+@pytest.mark.parametrize("how", ["close", "abandon"])
+def test_a_closed_transport_does_not_use_the_descriptor_that_another_has_now(
+    pair: Pair, how: str
+) -> None:
+    ours, _ = pair
+    number = ours.sock.fileno()
+    another, peer = socket.socketpair()
+    with another, peer:
+        peer.setblocking(False)
+        peer.send(b"for the other one")
+        getattr(ours, how)()
+        # As the system does for the next that is opened.
+        os.dup2(another.fileno(), number)
+        try:
+            for call in (
+                lambda: ours.receive(bytearray(10)),
+                lambda: ours.send(b"x"),
+                lambda: ours.send(memoryview(bytes(200_000))),
+                lambda: ours.send_frame(0x82, b"x", None),
+                lambda: ours.send_frame(0x82, bytes(200_000), KEY),
+                lambda: ours.send_many([b"x", b"y"]),
+                lambda: receiver(ours)(bytearray(10)),
+            ):
+                with pytest.raises(OSError) as caught:
+                    call()
+                assert caught.value.errno == errno.EBADF
+            ours.shutdown_write()
+            ours.close()
+            with pytest.raises(BlockingIOError):
+                peer.recv(10)
+            assert another.recv(100) == b"for the other one"
+        finally:
+            os.close(number)
 
 
 # -- TLS -------------------------------------------------------------
@@ -194,7 +465,7 @@ def make_tls(contexts: Contexts) -> Iterator[MakePair]:
         while handshake and not (ours.handshake() and theirs.handshake()):
             theirs.handshake()
         # The server's session tickets are no data.
-        assert not handshake or ours.receive(1) is None
+        assert not handshake or take(ours, 1) is None
         return ours, theirs
 
     yield make
@@ -221,7 +492,7 @@ def test_the_tls_handshake_is_made_step_by_step(make_tls: MakePair) -> None:
     assert steps > 2
     assert ours.secure
     ours.send(b"hello")
-    assert theirs.receive(10) == b"hello"
+    assert take(theirs, 10) == b"hello"
 
 
 def test_a_certificate_that_is_not_trusted(make_tls: MakePair) -> None:
@@ -248,27 +519,30 @@ def test_a_peer_that_speaks_no_tls(contexts: Contexts) -> None:
 
 def test_tls_bytes_both_ways(make_tls: MakePair) -> None:
     ours, theirs = make_tls()
-    assert theirs.receive(10) is None
+    assert take(theirs, 10) is None
     assert not theirs.wants_write
     assert ours.send(b"hello") == 5
-    assert theirs.receive(10) == b"hello"
+    assert take(theirs, 10) == b"hello"
     assert theirs.send(memoryview(b"answer")[1:]) == 5
-    assert ours.receive(10) == b"nswer"
-    assert ours.receive(10) is None
+    assert take(ours, 10) == b"nswer"
+    assert take(ours, 10) is None
 
 
 def test_what_is_decrypted_already_is_taken_too(make_tls: MakePair) -> None:
     # The selector would not tell of it.
     ours, theirs = make_tls()
-    ours.send(b"x" * 5000)
-    assert theirs.receive(10) == b"x" * 5000
-    assert theirs.receive(10) is None
+    ours.send(b"x" * RECORD)
+    assert theirs.sock.recv(10) == b"x" * 10
+    assert theirs.sock.pending() == RECORD - 10
+    assert take(theirs, RECORD) == b"x" * (RECORD - 10)
+    assert theirs.sock.pending() == 0
+    assert take(theirs, RECORD) is None
 
 
 def test_a_tls_socket_that_is_full(make_tls: MakePair) -> None:
     ours, theirs = make_tls()
     data = random.Random(1).randbytes(1 << 22)
-    chunks: Chunks = deque([memoryview(data)])
+    chunks: Chunks = [memoryview(data)]
     total = 0
     got = b""
     full = 0
@@ -285,10 +559,10 @@ def test_a_tls_socket_that_is_full(make_tls: MakePair) -> None:
         chunks[0] = chunks[0][sent:]
     assert full > 0
     assert not chunks[0]
-    chunks.popleft()
+    del chunks[0]
     while chunks:
         assert ours.send_many(chunks) == 4
-        chunks.popleft()
+        del chunks[0]
     assert got + drain(theirs) == data + b"more"
 
 
@@ -308,7 +582,7 @@ def test_small_chunks_are_joined_into_a_record(
 ) -> None:
     ours, theirs = make_tls()
     data = [bytes([n]) * size for n, size in enumerate(sizes)]
-    chunks: Chunks = deque(data)
+    chunks: Chunks = list(data)
     count = ours.send_many(chunks)
     assert [len(chunk) for chunk in chunks] == left
     assert b"".join(chunks) == b"".join(data)
@@ -321,11 +595,11 @@ def test_close_notify_is_the_end(make_tls: MakePair) -> None:
     ours, theirs = make_tls()
     ours.send(b"last")
     ours.shutdown_write()
-    assert theirs.receive(10) == b"last"
-    assert theirs.receive(10) == b""
+    assert take(theirs, 10) == b"last"
+    assert take(theirs, 10) == b""
     theirs.shutdown_write()
     ours.shutdown_write()
-    while data := ours.receive(1000):
+    while data := take(ours, 1000):
         pass
     assert data == b""
 
@@ -339,21 +613,21 @@ def test_after_the_end_of_writing_reading_only_waits_for_the_peers_end(
         theirs.send(under_way)
     ours.shutdown_write()
     # Whatever comes is given, decrypted or not; nothing of it is an end or an error.
-    while data := ours.receive(1000):
+    while data := take(ours, 1000):
         pass
     assert data is None
     theirs.send(b"more")
-    assert ours.receive(1000)
-    assert ours.receive(1000) is None
-    assert theirs.receive(1000) == b"", "unread, our close_notify would make this a reset"
+    assert take(ours, 1000)
+    assert take(ours, 1000) is None
+    assert take(theirs, 1000) == b"", "unread, our close_notify would make this a reset"
     theirs.close()
-    assert ours.receive(1000) == b""
+    assert take(ours, 1000) == b""
 
 
 def test_an_end_without_close_notify(make_tls: MakePair) -> None:
     ours, theirs = make_tls()
     ours.abandon()
-    assert theirs.receive(10) == b""
+    assert take(theirs, 10) == b""
 
 
 def test_close_twice(make_tls: MakePair) -> None:
@@ -361,7 +635,7 @@ def test_close_twice(make_tls: MakePair) -> None:
     ours.close()
     ours.close()
     ours.shutdown_write()
-    assert theirs.receive(10) == b""
+    assert take(theirs, 10) == b""
     assert ours.sock.fileno() == -1
 
 
@@ -377,8 +651,10 @@ class ScriptedSSLSocket:
             raise step
         return step
 
-    def recv(self, size: int) -> Any:
-        return self._next("recv")
+    def recv_into(self, buffer: Any) -> int:
+        data = self._next("recv")
+        buffer[: len(data)] = data
+        return len(data)
 
     def pending(self) -> Any:
         return self._next("pending")
@@ -411,22 +687,35 @@ def test_a_handshake_that_wants_to_write() -> None:
 
 def test_reading_that_wants_to_write() -> None:
     transport = scripted(recv=[ssl.SSLWantWriteError(), b"data"], pending=[0])
-    assert transport.receive(10) is None
+    assert take(transport, 10) is None
     assert transport.wants_write
-    assert transport.receive(10) == b"data"
+    assert take(transport, 10) == b"data"
     assert not transport.wants_write
 
 
 @pytest.mark.parametrize("error", [ssl.SSLWantReadError(), ssl.SSLWantWriteError()])
 def test_reading_that_must_wait_after_some_data(error: Exception) -> None:
     transport = scripted(recv=[b"some", error], pending=[3, 3])
-    assert transport.receive(10) == b"some"
+    assert take(transport, 10) == b"some"
     assert transport.wants_write is isinstance(error, ssl.SSLWantWriteError)
+
+
+def test_reading_goes_on_while_something_is_decrypted() -> None:
+    transport = scripted(recv=[b"one", b"two", b"three"], pending=[3, 5, 0])
+    assert take(transport, 20) == b"onetwothree"
+    assert transport.sock.script == {"recv": [], "pending": []}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("error", [ssl.SSLZeroReturnError(), ssl.SSLEOFError()])
+def test_the_end_behind_some_data_is_told_the_next_time(error: Exception) -> None:
+    transport = scripted(recv=[b"last", error, error], pending=[3])
+    assert take(transport, 10) == b"last"
+    assert take(transport, 10) == b""
 
 
 @pytest.mark.parametrize("error", [ssl.SSLZeroReturnError(), ssl.SSLEOFError()])
 def test_the_end_as_an_error(error: Exception) -> None:
-    assert scripted(recv=[error]).receive(10) == b""
+    assert take(scripted(recv=[error]), 10) == b""
 
 
 def test_writing_that_wants_to_read() -> None:
@@ -442,7 +731,7 @@ def test_writing_that_wants_to_read() -> None:
 def test_tls_that_fails_is_raised(error: Exception) -> None:
     transport = scripted(recv=[error], send=[error], do_handshake=[error])
     for call in (
-        lambda: transport.receive(1),
+        lambda: take(transport, 1),
         lambda: transport.send(b"x"),
         transport.handshake,
     ):

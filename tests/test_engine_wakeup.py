@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from syncws.engine.loop import READ
 from syncws.engine.wakeup import Wakeup
 
 
@@ -25,7 +26,7 @@ def test_woken_and_drained(wakeup: Wakeup) -> None:
     for _ in range(3):
         wakeup.wake()
         assert is_readable(wakeup)
-        wakeup.drain()
+        wakeup.on_ready(READ)
         assert not is_readable(wakeup)
 
 
@@ -33,12 +34,12 @@ def test_woken_and_drained(wakeup: Wakeup) -> None:
 def test_many_wake_ups_are_drained_together(wakeup: Wakeup, times: int) -> None:
     wakeup._writer.send(b"\0" * (times - 1))  # one by one, the system takes fewer
     wakeup.wake()
-    wakeup.drain()
+    wakeup.on_ready(READ)
     assert not is_readable(wakeup)
 
 
 def test_to_drain_without_a_wake_up_is_harmless(wakeup: Wakeup) -> None:
-    wakeup.drain()
+    wakeup.on_ready(READ)
     wakeup.wake()
     assert is_readable(wakeup)
 
@@ -48,8 +49,8 @@ def test_a_full_pair_does_not_block(wakeup: Wakeup) -> None:
     for _ in range(100_000):
         wakeup.wake()
     assert is_readable(wakeup)
-    wakeup.drain()
-    wakeup.drain()
+    wakeup.on_ready(READ)
+    wakeup.on_ready(READ)
     assert not is_readable(wakeup)
     wakeup.wake()
     assert is_readable(wakeup)

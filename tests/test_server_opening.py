@@ -33,6 +33,7 @@ class FakeLoop:
         self.masks: dict[Any, int] = {}
         self.timers: list[FakeTimer] = []
         self.owned: set[Any] = set()
+        self.buffer = bytearray(4096)
 
     def clock(self) -> float:
         return 100.0
@@ -93,13 +94,14 @@ class FakeTransport:
         setattr(self, f"wants_{step}", True)
         return False
 
-    def receive(self, size: int) -> bytes | None:
-        if not self.incoming:
-            return None
-        data = self.incoming.pop(0)
+    def receive(self, buffer: bytearray) -> int:
+        data = self.incoming.pop(0) if self.incoming else None
+        if data is None:
+            return -1
         if isinstance(data, Exception):
             raise data
-        return data
+        buffer[: len(data)] = data
+        return len(data)
 
     def send(self, data: bytes) -> int:
         size = min(len(data), self.room.pop(0)) if self.room else len(data)
@@ -152,8 +154,8 @@ class Scene:
         return self.loop.masks.get(self.transport.sock)
 
     def upgraded(self) -> bool:
-        """Whether the socket was given up, in good order."""
-        assert self.loop.masks == {}
+        """Whether the socket was given up, in good order: registered, for who takes it over."""
+        assert self.loop.masks == {self.transport.sock: READ}
         assert self.loop.due() == []
         assert self.loop.owned == set()
         assert self.ended == [self.opening]
@@ -193,6 +195,16 @@ def test_tls_before_the_request() -> None:
         assert scene.mask == mask
     scene.feed(REQUEST)
     assert scene.upgraded()
+
+
+def test_a_socket_that_nobody_takes_over_is_waited_for_no_more() -> None:
+    scene = Scene()
+    scene.feed(REQUEST)
+    assert scene.upgraded()
+    scene.opening.on_ready(READ)
+    assert scene.loop.masks == {}
+    scene.opening.abort()
+    assert scene.transport.closed == 0
 
 
 def test_a_spurious_wakeup() -> None:

@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from ..logs import log_safely
-from ..protocol.events import BINARY, CLOSE, ERROR, TEXT, Event
+from ..protocol.events import BINARY, CLOSE, ERROR, Event
 from .loop import IOLoop
 
 __all__ = ["CLOSED", "IDLE", "OPENED", "Dispatcher", "Inbox", "Mailbox", "nothing"]
@@ -241,16 +241,20 @@ class Mailbox(_Bound):
         # Guarded by _lock: several threads may receive.
         self._lock = threading.Lock()
         self._received = 0  # messages taken
+
+        # Written by receivers without it: who comes back for the next message
+        # has dealt with the last.
         self._finished = 0  # messages dealt with
 
     # -- I/O thread ------------------------------------------------------
 
     def put(self, event: Event) -> bool:
         """Deliver `event`: messages and the end; others have no receiver."""
-        if event.opcode in (TEXT, BINARY):
-            self._added += len(event.data)
+        opcode = event[0]
+        if 0 < opcode <= BINARY:
+            self._added += len(event[1])
             self._delivered += 1
-        elif event.opcode not in (CLOSE, ERROR, CLOSED):
+        elif opcode not in (CLOSE, ERROR, CLOSED):
             return False
         self._queue.put(event)
         return self._queue.qsize() >= self._max_count or self._added - self._taken >= self._max_size
@@ -276,21 +280,21 @@ class Mailbox(_Bound):
         Raises:
             TimeoutError: Nothing came.
         """
-        with self._lock:
-            self._finished = self._received
+        self._finished = self._received
         while True:
             try:
                 event = self._queue.get(timeout=timeout)
             except Empty:
                 raise TimeoutError from None
-            if event.opcode not in (TEXT, BINARY):
+            if not 0 < event[0] <= BINARY:
                 self._queue.put(event)  # for the next receiver
                 self.on_last()
                 return None
             with self._lock:
                 self._received += 1
-                self._taken += len(event.data)
-                self._make_room()
+                self._taken += len(event[1])
+                if self._paused:
+                    self._make_room()
             if not self._closed:
                 return event
 

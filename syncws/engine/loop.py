@@ -36,6 +36,9 @@ BUFFER_SIZE = 262_144
 # that is awake has blocked in a callback. Seconds.
 STALL = 0.001
 
+# Connections with work from which the workers are left alone with it.
+_BATCH = 8
+
 _log = logging.getLogger("syncws.engine")
 
 #: The engine that the current thread belongs to is its `owner`, if any.
@@ -104,7 +107,8 @@ class IOLoop:
 
     A round: wait; serve the sockets that are ready; make the calls of other
     threads; write what was queued; make the timers' calls; hand the
-    connections that have work to the workers, all at once.
+    connections that have work to the workers, all at once, and if they are
+    many let the workers deal with them.
     """
 
     def __init__(self, name: str, clock: Clock = time.monotonic, owner: object = None) -> None:
@@ -130,6 +134,10 @@ class IOLoop:
         # looks at _calls and dirty for the last time; others fill those
         # before they look at this. So either side sees the other.
         self._waiting = False
+        # The same for when it waits for the workers, on a lock that is let go.
+        self._pausing = False
+        self._pause = threading.Lock()
+        self._pause.acquire()
 
         self._poller.register(self._wakeup, READ, self._wakeup)
 
@@ -159,8 +167,8 @@ class IOLoop:
             self._wake()
 
     def wake_if_dirty(self) -> None:
-        """Wake the I/O thread if a flush is queued: the run queue is empty."""
-        if self.dirty:
+        """Wake the I/O thread if it waits for that: the run queue is empty."""
+        if self.dirty or self._pausing:
             self._wake()
 
     def call_in_worker(self, call: Callable[..., None], *args: Any) -> None:
@@ -187,7 +195,11 @@ class IOLoop:
         return threading.current_thread() is self.thread
 
     def _wake(self) -> None:
-        if self._waiting:
+        if self._pausing:
+            self._pausing = False
+            with contextlib.suppress(RuntimeError):  # another thread was as quick
+                self._pause.release()
+        elif self._waiting:
             self._waiting = False
             self._wakeup.wake()
 
@@ -256,8 +268,25 @@ class IOLoop:
             if self.ready:
                 pool.submit(self.ready)
                 self.ready = []
+                if len(pool.queue) >= _BATCH:
+                    self._let_workers_run(pool)
+                    now = self.clock()
             if pool.queue:
                 pool.unblock(now)
+
+    def _let_workers_run(self, pool: RunQueue) -> None:
+        """Many have work: wait until the workers are through, or have blocked.
+
+        In the poller every answer's answer would wake this thread, for little,
+        and it would fight with the workers for the interpreter lock.
+        """
+        self._pausing = True
+        if pool.queue and not self._calls:
+            self._pause.acquire(timeout=STALL)
+        self._pausing = False
+        self._pause.acquire(False)  # if it was let go too late
+        if self.dirty and not pool.queue:
+            self._flush()
 
     def _patience(self) -> float | None:
         """Seconds that this round may wait."""

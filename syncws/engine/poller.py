@@ -83,9 +83,9 @@ class EpollPoller:
             found = owners.get(fd)
             if found is None:
                 continue
-            if event != _EPOLLIN:
-                # An error or the end of a connection makes both ready.
-                got = (READ if event & ~_EPOLLOUT else 0) | (WRITE if event & ~_EPOLLIN else 0)
+            # An error or the end of a connection makes both ready.
+            got = (READ if event & ~_EPOLLOUT else 0) | (WRITE if event & ~_EPOLLIN else 0)
+            if got & found[1] != found[1]:
                 found = found[0], got & found[1]
             ready.append(found)
         return ready

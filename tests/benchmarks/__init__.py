@@ -1,0 +1,1 @@
+"""Benchmarks against other WebSocket libraries: `python -m tests.benchmarks`."""
