@@ -17,7 +17,7 @@ from syncws.engine import loop as loop_module
 from syncws.engine.loop import READ, STALL, WRITE, IOLoop
 from syncws.engine.poller import Poller
 from tests.scripted import POLLERS
-from tests.support import broken_log
+from tests.support import Task, broken_log
 
 HANG = 30.0  # seconds after which a test is taken to hang
 
@@ -554,3 +554,106 @@ def test_one_that_cannot_be_abandoned_does_not_spoil_the_rest(bench: Bench) -> N
     bench.loop.abandon()
     assert [handler.log for handler in good] == [["abandon"]] * 4
     assert bench.loop._wakeup.fileno() == -1
+
+
+# -- Many connections with work ----------------------------------------------
+
+
+class BusyPool(Pool):
+    """Has as much work as the loop lets the workers deal with, and a worker for it."""
+
+    def __init__(self, loop: IOLoop, work: Any) -> None:
+        super().__init__()
+        self.loop = loop
+        self.tasks: list[Task] = []
+        self._work = work
+
+    def submit(self, work: list[Any]) -> None:
+        super().submit(work)
+        self.queue.extend(work)
+        self.tasks.append(Task(self._begin))
+
+    def _begin(self) -> None:
+        while not self.loop._pausing:
+            pass  # not yet
+        self._work()
+
+
+@pytest.fixture
+def never_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the loop wait for the workers until somebody wakes it."""
+    monkeypatch.setattr(loop_module, "STALL", HANG)
+
+
+class Flushed:
+    """Notes that it was flushed."""
+
+    def __init__(self) -> None:
+        self.flushes = 0
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+    def on_loop_error(self, error: BaseException) -> None:
+        raise AssertionError("nothing fails here") from error
+
+
+@pytest.mark.usefixtures("never_stalls")
+def test_what_the_workers_have_sent_is_written_when_they_are_through(bench: Bench) -> None:
+    loop, sent = bench.loop, Flushed()
+
+    def work() -> None:
+        while pool.queue:
+            pool.queue.popleft()
+            if not pool.queue:
+                loop.flush_soon(sent)
+                loop.wake_if_dirty()
+
+    loop.pool = pool = BusyPool(loop, work)
+    loop.ready.extend(range(20))
+    loop.call_soon(lambda: None)
+    loop._round()
+    assert sent.flushes == 1
+    pool.tasks[0].result()
+
+
+@pytest.mark.usefixtures("never_stalls")
+def test_workers_without_an_answer_wake_the_loop_as_well(bench: Bench) -> None:
+    loop = bench.loop
+
+    def work() -> None:
+        pool.queue.clear()
+        loop.wake_if_dirty()
+
+    loop.pool = pool = BusyPool(loop, work)
+    loop.ready.extend(range(20))
+    loop.call_soon(lambda: None)
+    loop._round()
+    pool.tasks[0].result()
+    assert loop.ready == []
+
+
+@pytest.mark.usefixtures("never_stalls")
+def test_a_call_does_not_wait_for_the_workers(bench: Bench) -> None:
+    loop, called = bench.loop, []
+    loop.pool = pool = BusyPool(loop, lambda: loop.call_soon(called.append, 1))
+    loop.ready.extend(range(20))
+    loop.call_soon(lambda: None)
+    loop._round()
+    pool.tasks[0].result()
+    assert len(pool.queue) == 20
+    loop._round()
+    assert called == [1]
+    pool.queue.clear()
+
+
+def test_workers_that_block_hold_the_loop_up_for_a_moment_only(bench: Bench) -> None:
+    loop = bench.loop
+    loop.pool = pool = Pool()
+    pool.queue.extend(range(20))
+    loop.ready.extend(range(20))
+    loop.call_soon(lambda: None)
+    loop._round()
+    assert len(pool.queue) == 20
+    assert pool.log[-1][0] == "unblock"
+    pool.queue.clear()

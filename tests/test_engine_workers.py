@@ -389,6 +389,33 @@ def test_the_pool_does_not_grow_for_a_short_stall(make: MakePool) -> None:
         job.end()
 
 
+def test_each_thread_that_changes_nothing_is_followed_by_the_next_one_sooner(
+    make: MakePool,
+) -> None:
+    pool = make(size=1, max_size=6)
+    jobs = [Job(blocks=True) for _ in range(6)]
+    pool.submit(jobs)
+    jobs[0].worker()
+    now = 100.0
+    pool.unblock(now)
+    looks = []
+    for job in jobs[1:]:
+        threads = pool.stats().threads
+        count = 0
+        while pool.stats().threads == threads:
+            now += 1.0
+            pool.unblock(now)
+            count += 1
+        looks.append(count)
+        job.worker()
+    assert looks == [workers._GROW_AFTER + 1, 9, 5, 3, 3]
+    for job in jobs:
+        job.end()
+    settle(pool)
+    pool.unblock(now)
+    assert pool._grow_after == workers._GROW_AFTER  # something has moved: patient again
+
+
 def test_a_pool_of_one_fixed_worker(make: MakePool) -> None:
     pool = make(size=1, max_size=1)
     jobs = [Job(blocks=True) for _ in range(3)]
