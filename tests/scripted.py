@@ -120,12 +120,16 @@ class TellingCondition(threading.Condition):
     def __init__(self, outbound: Outbound) -> None:
         super().__init__(outbound.lock)
         self.waiting: SimpleQueue[None] = SimpleQueue()
+        self.woken: SimpleQueue[None] = SimpleQueue()
         outbound._condition = self
 
     def wait(self, timeout: float | None = None) -> bool:
         # The lock is held here; who wants to notify gets it only when wait() gives it up.
         self.waiting.put(None)
-        return super().wait(timeout)
+        try:
+            return super().wait(timeout)
+        finally:
+            self.woken.put(None)
 
 
 class Background:

@@ -1489,10 +1489,11 @@ def test_a_peer_that_never_stops_sending_does_not_hold_the_io_thread(
 ) -> None:
     bench = make()
     ping = bench.encoder.ping(b"")
+    size = len(ping)
 
     def endless(buffer: Buffer) -> int:
-        buffer[: len(ping)] = ping
-        return len(ping)
+        buffer[:size] = ping
+        return size
 
     monkeypatch.setattr(bench.transport, "receive", endless)
     bench.transport.send_error = BrokenPipeError("gone")
@@ -1647,6 +1648,23 @@ def test_keepalive_pings_and_their_latency(make: MakeBench, client: bool) -> Non
     assert bench.connection.latency == pytest.approx(0.5)
 
 
+def test_an_encoder_rests_with_each_keepalive_ping_unless_somebody_sends(
+    make: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make(ping_interval=20.0)
+    rests: list[float] = []
+    monkeypatch.setattr(Encoder, "rest", lambda encoder: rests.append(bench.now))
+    bench.advance(20.0)
+    assert rests == [bench.now]
+    with bench.connection.outbound._encoding:  # the I/O thread does not wait for it
+        bench.peer_sends(bench.encoder.pong(keepalive_ping(bench)))
+        bench.advance(20.0)
+    assert len(rests) == 1
+    bench.peer_sends(bench.encoder.pong(keepalive_ping(bench)))
+    bench.advance(20.0)
+    assert len(rests) == 2
+
+
 @ROLES
 def test_a_peer_that_does_not_answer_a_keepalive_ping(make: MakeBench, client: bool) -> None:
     bench = make(client=client, ping_interval=20.0, ping_timeout=5.0)
@@ -1676,6 +1694,23 @@ def test_any_byte_is_a_sign_of_life(make: MakeBench) -> None:
         bench.peer_sends(bytes([octet]))
         bench.advance(5.0)
         assert bench.connection.state is State.OPEN
+    assert bench.connection.latency is None
+
+
+@pytest.mark.parametrize("what", ["message", "ping", "fragment"])
+def test_whatever_comes_whole_is_a_sign_of_life(make: MakeBench, what: str) -> None:
+    bench = make(ping_interval=20.0, ping_timeout=5.0)
+    bench.advance(20.0)
+    for _ in range(4):
+        keepalive_ping(bench)
+        if what == "ping":
+            bench.peer_sends(bench.encoder.ping(b""))
+            assert bench.peer_gets() == [Event(PONG, b"")]
+        else:
+            bench.peer_sends(bench.encoder.message(TEXT, b"x", what == "message"))
+        bench.advance(5.0)
+        assert bench.connection.state is State.OPEN
+        bench.advance(15.0)
     assert bench.connection.latency is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import select
 import socket
@@ -327,7 +328,7 @@ def test_many_are_flushed_once_in_order(bench: Bench) -> None:
     first, second, third = (bench.handler(name) for name in ("first", "second", "third"))
     order: list[Any] = []
     for handler in (first, second, third):
-        handler.flush = lambda handler=handler: order.append(handler)  # type: ignore[method-assign]
+        handler.flush = functools.partial(order.append, handler)  # type: ignore[method-assign]
     bench.loop.flush_soon(second)
     bench.loop.flush_all_soon([third, first])
     bench.turn()

@@ -712,7 +712,7 @@ def test_what_was_abandoned_needs_no_lock_of_the_parents(make: MakeBench) -> Non
         with pytest.raises(ConnectionClosed):
             bench.outbound.send(opcode, b"never")
     with bench.outbound.lock:
-        assert bench.outbound.waiting()
+        assert bench.outbound.waiting().wait_for(lambda: True)
 
 
 # -- Waiting for room ------------------------------------------------
@@ -801,21 +801,27 @@ def test_a_waiting_sender_is_woken_by_a_failure(make: MakeBench) -> None:
     assert error.__cause__ is bench.transport.send_error
 
 
+@pytest.mark.parametrize("size", [5000, SMALL], ids=["plain", "parts"])
 def test_of_two_who_waited_the_second_waits_on_with_the_time_that_is_left(
-    make: MakeBench,
+    make: MakeBench, size: int
 ) -> None:
     bench = make(send_buffer_size=1000, send_timeout=HANG)
     condition = TellingCondition(bench.outbound)
     fill(bench)
-    senders = [Background(bench.outbound.send, BINARY, bytes([n]) * 2000) for n in range(2)]
+    senders = [Background(bench.outbound.send, BINARY, bytes([n]) * size) for n in range(2)]
     for _ in senders:
         condition.waiting.get(timeout=HANG)
     bench.now += 10.0
     bench.transport.room = 1001
-    bench.flush()
+    with bench.outbound._encoding:
+        bench.flush()
+        for _ in senders:
+            condition.woken.get(timeout=HANG)
+        with bench.outbound.lock:
+            pass  # both have found room, and neither has used it
     # One of them was quicker, and has filled the buffer again.
     condition.waiting.get(timeout=HANG)
-    assert bench.outbound.size == 2004
+    assert bench.outbound.size == size + 4
     bench.now += HANG - 10.0
     with bench.outbound.lock:
         bench.outbound.notify()
@@ -824,7 +830,7 @@ def test_of_two_who_waited_the_second_waits_on_with_the_time_that_is_left(
     bench.transport.room = None
     bench.flush()
     quicker = bytes([outcomes.index(None)])
-    assert bench.got() == [Event(BINARY, bytes(997)), Event(BINARY, quicker * 2000)]
+    assert bench.got() == [Event(BINARY, bytes(997)), Event(BINARY, quicker * size)]
 
 
 class NeverWait(threading.Condition):

@@ -407,10 +407,12 @@ def test_wrong_arguments_are_refused(make: MakePair) -> None:
     epoll = select.epoll()
     ours, _ = make()
     epoll.register(ours, select.EPOLLOUT)
-    good = (epoll.fileno(), 0, {})
+    good: tuple[Any, ...] = (epoll.fileno(), 0, {})
     assert wait(*good) == []
     with epoll:
-        for args in ((), good[:2], (*good, None), ("1", 0, {}), (None, 0, {}), (1, None, {})):
+        wrong: list[tuple[Any, ...]] = [(), good[:2], (*good, None)]
+        wrong += [("1", 0, {}), (None, 0, {}), (1, None, {})]
+        for args in wrong:
             with pytest.raises(TypeError):
                 wait(*args)
         with pytest.raises(OSError):
@@ -418,7 +420,8 @@ def test_wrong_arguments_are_refused(make: MakePair) -> None:
         with pytest.raises(OSError):
             wait(ours.fileno(), 0, {})
         number = ours.fileno()
-        for owners in (None, [], {number: None}, {number: ()}, {number: ("owner", None)}):
+        none: list[Any] = [None, [], {number: None}, {number: ()}, {number: ("owner", None)}]
+        for owners in none:
             with pytest.raises((TypeError, SystemError, IndexError)):
                 wait(epoll.fileno(), 0, owners)
         assert wait(epoll.fileno(), 0, {number: ("owner", WRITE)}) == [("owner", WRITE)]

@@ -345,6 +345,40 @@ def test_each_end_uses_its_own_window_and_takeover(client: bool) -> None:
         assert decoder.receive(twice + again) == [Event(BINARY, data + data), Event(BINARY, data)]
 
 
+def test_a_compressor_that_rests_is_given_back() -> None:
+    (decoder, _), (_, encoder) = connect(True, deflate=True)
+    assert encoder._deflate is not None
+    encoder.rest()
+    text = random.Random(2).randbytes(300).hex()
+
+    def sent() -> int:
+        frame = encoder.message(TEXT, text.encode())
+        assert decoder.receive(frame) == [Event(TEXT, text)]
+        return len(frame)
+
+    first = sent()
+    assert sent() < first / 4  # it remembers
+    encoder.rest()  # something was sent since the last time
+    assert encoder._deflate._compressor is not None
+    assert sent() < first / 4
+    encoder.rest()
+    encoder.rest()
+    assert encoder._deflate._compressor is None
+    assert sent() == first
+    assert sent() < first / 4
+
+
+def test_no_rest_within_a_fragmented_message() -> None:
+    (decoder, _), (_, encoder) = connect(True, deflate=True)
+    assert encoder._deflate is not None
+    wire = encoder.message(TEXT, b"once " * 50, final=False)
+    encoder.rest()
+    encoder.rest()
+    assert encoder._deflate._compressor is not None
+    wire += encoder.message(TEXT, b"twice " * 50)
+    assert decoder.receive(wire) == [Event(TEXT, "once " * 50 + "twice " * 50)]
+
+
 @pytest.mark.parametrize("compression", [False, True])
 def test_no_compression_without_an_agreement_or_with_compression_off(compression: bool) -> None:
     config = ConnectionConfig(compression=compression)

@@ -516,6 +516,7 @@ class Connection:
 
     def _keep_alive(self) -> None:
         self.outbound.send_ping(self._watch.ping(self._loop.clock()))
+        self.outbound.rest()
 
     def _terminate(self) -> None:
         """The socket is at its end: release it and tell everyone."""

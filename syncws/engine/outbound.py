@@ -368,6 +368,14 @@ class Outbound:
         if queued:
             self.flush_soon()
 
+    def rest(self) -> None:
+        """Give back memory if nothing was sent since the last call."""
+        if self._encoding.acquire(False):  # else somebody is sending
+            try:
+                self._encoder.rest()
+            finally:
+                self._encoding.release()
+
     def send_first(self, data: bytes) -> None:
         """Write what comes before the first frame: the end of the opening handshake."""
         with self.lock:

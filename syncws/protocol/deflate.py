@@ -447,6 +447,14 @@ class Deflate(Extension):
         """Return False: the offer is made by this module's `offer`."""
         return False
 
+    def release(self) -> None:
+        """Give back the window between two messages; the next one starts afresh.
+
+        The peer need not know: what does not refer to earlier messages can
+        always be inflated.
+        """
+        self._compressor = None
+
     def whole(self, payload: bytes) -> bytes:
         """Return the payload of a message in one frame. RFC 7692 section 7.2.1."""
         return self._deflate(payload, True)

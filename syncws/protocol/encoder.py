@@ -39,7 +39,7 @@ class Encoder:
         threshold: Messages of fewer bytes are not compressed.
     """
 
-    __slots__ = ("_deflate", "_open", "_proto", "client", "threshold")
+    __slots__ = ("_deflate", "_open", "_proto", "_rested", "client", "threshold")
 
     def __init__(self, *, client: bool, deflate: Deflate | None = None, threshold: int = 0) -> None:
         self.client = client
@@ -47,6 +47,7 @@ class Encoder:
         self.threshold = threshold if deflate else _NO_LIMIT
         self._open: int | None = None  # opcode of a fragmented message under way
         self._proto: FrameProtocol | None = None
+        self._rested = True  # nothing was compressed since `rest` was last called
 
     def message(self, opcode: int, payload: bytes, final: bool = True) -> bytes:
         """Return the frame of a message, or of a fragment of one.
@@ -65,6 +66,7 @@ class Encoder:
         first = _FIN | opcode
         if len(payload) >= self.threshold and self._deflate is not None:
             first |= _RSV1
+            self._rested = False
             payload = self._deflate.whole(payload)
         return frame(first, payload, os.urandom(4) if self.client else None)
 
@@ -86,10 +88,17 @@ class Encoder:
                 f"final=True before sending {names[opcode]}"
             )
         self._open = None if final else opcode
+        self._rested = False
         if self._proto is None:
             self._proto = FrameProtocol(self.client, [self._deflate] if self._deflate else [])
         data = payload.decode() if opcode == TEXT else payload
         return bytes(self._proto.send_data(data, final))
+
+    def rest(self) -> None:
+        """Give back what compressing takes, if nothing was compressed since the last call."""
+        if self._rested and self._open is None and self._deflate is not None:
+            self._deflate.release()
+        self._rested = True
 
     def ping(self, payload: bytes) -> bytes:
         """Return a ping frame. RFC 6455 section 5.5.2."""
