@@ -35,6 +35,9 @@ from .watch import Due, Watch
 
 __all__ = ["Connection"]
 
+# Reads of one large frame before others have their turn.
+_READS = 8
+
 # Reads at the most from a connection that can no longer be written to.
 _LAST_READS = 64
 
@@ -216,6 +219,8 @@ class Connection:
         events, pos, end = got
         self._watch.alive = True
         self._deliver(self._decoder.receive_rest(self._loop.buffer, pos, end, events))
+        if self._decoder.in_frame:
+            self._read()  # what is cut in two has its other half behind it, as a rule
 
     def _on_ready_tls(self, mask: int) -> None:
         """Reading may have waited for the socket to be writable, and the other way round."""
@@ -241,15 +246,20 @@ class Connection:
             self._watch.alive = True
 
     def _read(self) -> None:
-        try:
-            events = self._receive()
-        except OSError:
-            self._terminate()
-            return
-        if events is None:
-            self._update_interest()
-        elif events or self._decoder.pending:
-            self._deliver(events)
+        """Read once, and on while a frame has come in part only, up to a bound."""
+        for _ in range(_READS):
+            try:
+                events = self._receive()
+            except OSError:
+                self._terminate()
+                return
+            if events is None:
+                self._update_interest()
+                return
+            if events or self._decoder.pending:
+                self._deliver(events)
+            if not (self._decoder.in_frame and self._reading):
+                return
 
     def _receive(self) -> list[Event] | None:
         """Take what has come; None if nothing has.

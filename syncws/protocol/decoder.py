@@ -264,6 +264,11 @@ class Decoder:
             self._inflate.release()
 
     @property
+    def in_frame(self) -> bool:
+        """Whether a part of a plain frame has come and the rest has not."""
+        return self._partial is not None
+
+    @property
     def in_message(self) -> bool:
         """Whether a part of a message has come and the rest has not."""
         return self._partial is not None or self._open or bool(self._pieces)
