@@ -42,6 +42,33 @@ names["listener"].stop()
 thread.join(20)
 """
 
+# Runs a block of code that has a group, with two clients that are in it.
+ROOM = """
+import sys, threading
+import syncws
+
+names = {}
+exec(sys.argv[1], names)
+joined = threading.Semaphore(0)
+
+class Room(names["Room"]):
+    def on_open(self, caller):
+        super().on_open(caller)
+        joined.release()
+
+with syncws.Listener(0) as listener:
+    listener.attach("/", Room())
+    url = f"ws://localhost:{listener.port}/"
+    with syncws.Client(url) as one, syncws.Client(url) as two:
+        for _ in range(2):
+            assert joined.acquire(timeout=20)
+        one.send_text("from one")
+        print(two.receive(timeout=20))
+        two.send_text("from two")
+        print(one.receive(timeout=20))
+print(len(names["room"]))
+"""
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python with warnings of unclosed resources, for their text on stderr."""
@@ -177,11 +204,20 @@ def test_the_first_server_and_client_of_the_readme() -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
-def test_the_other_code_of_the_readme() -> None:
-    (code,) = blocks("python")[2:]
-    done = run("-c", code)
+def test_the_service_of_the_readme_with_everything() -> None:
+    done = run("-c", blocks("python")[2])
     assert done.stdout.splitlines() == ["json", r"b'\x00\x01'", "stranger left: 1000 "]
     assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_the_room_of_the_readme() -> None:
+    done = run("-c", ROOM, blocks("python")[3])
+    assert done.stdout.splitlines() == ["from one", "from two", "0"]
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_there_is_no_other_code_in_the_readme() -> None:
+    assert len(blocks("python")) == 4
 
 
 def test_the_documentation_has_the_limits_of_the_code() -> None:
