@@ -16,7 +16,7 @@ from typing import Protocol
 
 from ..config import ConnectionConfig
 from ..errors import Close, SendTimeout
-from ..protocol.encoder import Encoder
+from ..protocol.encoder import APART, Encoder
 from ..protocol.events import BINARY, PING
 from ..protocol.kernels import frame
 from ..timing import Deadline
@@ -29,9 +29,6 @@ from .watch import Watch
 __all__ = ["Outbound", "Sender", "share"]
 
 _FIN = 0x80
-
-# Bytes of a message below which it is copied behind its header, and sent so.
-_SMALL = 16_384
 
 
 class Sender(Protocol):
@@ -113,7 +110,7 @@ class Outbound:
         self._high = config.send_buffer_size  # bytes above which senders wait
         self._low = config.send_buffer_size // 4  # and at which they go on
         self._client = encoder.client
-        self._plain_below = min(encoder.threshold, _SMALL)  # bytes of a message; see `send`
+        self._plain_below = min(encoder.threshold, APART)  # bytes of a message; see `send`
         self._watch = watch
 
         # Owned by the I/O thread.

@@ -16,7 +16,7 @@ from .events import BINARY, CLOSE, PING, PONG, TEXT
 from .kernels import frame
 from .plain import head
 
-__all__ = ["Encoder"]
+__all__ = ["APART", "Encoder"]
 
 _FIN = 0x80
 _RSV1 = 0x40
@@ -24,7 +24,7 @@ _RSV1 = 0x40
 _NO_LIMIT = 1 << 63
 
 # Bytes of a payload from which it is not copied behind its header.
-_APART = 16_384
+APART = 16_384
 
 
 class Encoder:
@@ -73,7 +73,7 @@ class Encoder:
     def parts(self, opcode: int, payload: bytes, final: bool = True) -> tuple[bytes, ...]:
         """Return what `message` does in one or two parts: a large payload is not copied."""
         plain = final and self._open is None and len(payload) < self.threshold
-        if self.client or not plain or len(payload) < _APART:
+        if self.client or not plain or len(payload) < APART:
             return (self.message(opcode, payload, final),)
         return (head(_FIN | opcode, len(payload)), payload)
 
