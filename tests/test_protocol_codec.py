@@ -345,6 +345,51 @@ def test_each_end_uses_its_own_window_and_takeover(client: bool) -> None:
         assert decoder.receive(twice + again) == [Event(BINARY, data + data), Event(BINARY, data)]
 
 
+def deflated(data: bytes) -> bytes:
+    squeezer = zlib.compressobj(6, zlib.DEFLATED, -12)
+    return (squeezer.compress(data) + squeezer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def finished(data: bytes) -> bytes:
+    """Deflate to a stream that ends: its last block has BFINAL."""
+    squeezer = zlib.compressobj(6, zlib.DEFLATED, -12)
+    return squeezer.compress(data) + squeezer.flush()
+
+
+# RFC 7692 section 7.2.3.4: a stream may end within a message, or with it.
+ENDED = {
+    "ended": finished(b"one"),
+    "ended, and an empty block": finished(b"one") + b"\0",
+    "two": finished(b"one") + finished(b"two"),
+    "ended, and one that goes on": finished(b"one") + deflated(b"two"),
+    "many": finished(b"one") * 60,
+    "too many": finished(b"one") * 70,
+    "ended, and no stream": finished(b"one") + b"\xff\xff",
+    "ended, and too much": finished(b"one") + finished(bytes(5000)),
+    "cut": finished(b"one")[:-1],
+}
+
+
+@pytest.mark.parametrize("takeover", [False, True])
+@pytest.mark.parametrize("payload", ENDED.values(), ids=ENDED)
+def test_streams_that_end_come_to_the_same_whole_and_in_pieces(
+    payload: bytes, takeover: bool
+) -> None:
+    wire = frame(FIN | RSV1 | BINARY, payload, to_client=False)
+    wire += frame(FIN | RSV1 | BINARY, deflated(b"next"), to_client=False)
+
+    def outcome(how: str) -> list[Any]:
+        inflate = Inflate(window_bits=12, no_context_takeover=not takeover, max_message_size=4000)
+        decoder = Decoder(client=False, inflate=inflate)
+        events = feed(decoder, cut(wire, how))
+        return [
+            (event.opcode, str(event.data) if event.opcode == ERROR else event.data)
+            for event in events
+        ]
+
+    assert outcome("whole") == outcome("bytes")
+
+
 def test_a_compressor_that_rests_is_given_back() -> None:
     (decoder, _), (_, encoder) = connect(True, deflate=True)
     assert encoder._deflate is not None
@@ -998,11 +1043,6 @@ def by_decoder(client: bool, deflate: bool, chunks: list[bytes]) -> Outcome:
 
 def new_inflate() -> Inflate:
     return Inflate(window_bits=12, no_context_takeover=False, max_message_size=None)
-
-
-def deflated(data: bytes) -> bytes:
-    squeezer = zlib.compressobj(6, zlib.DEFLATED, -12)
-    return (squeezer.compress(data) + squeezer.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 texts = st.text(max_size=60).map(str.encode) | st.binary(max_size=5)

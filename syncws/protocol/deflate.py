@@ -362,13 +362,14 @@ class Inflate(Extension):
         self._decompressor = None
         if left == _TAIL:
             return data
-        # What is left of the message, and of our tail if it took a part of that.
         self._inflated = len(data)
         self._streams = 1
-        rest = self._inflate(left[: -len(_TAIL)]) if left.endswith(_TAIL) else b""
+        # What is left of the message, or of our tail if it took a part of that.
+        behind = left[: -len(_TAIL)] if len(left) > len(_TAIL) else left
+        rest = self._inflate(behind)
         if isinstance(rest, CloseReason):
             return rest
-        if self._unfinished:
+        if self._unfinished and behind is not left:
             tail = self._inflate(_TAIL)
             if isinstance(tail, CloseReason):
                 return tail
