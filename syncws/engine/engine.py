@@ -94,6 +94,11 @@ class Engine:
     def __repr__(self) -> str:
         return f"<syncws.Engine {self._name!r}, {self._users} users>"
 
+    @property
+    def max_workers(self) -> int:
+        """Threads that run callbacks at the most."""
+        return self._max_workers
+
     def acquire(self) -> IOLoop:
         """Count one more user; the first starts the threads. Returns the loop to use."""
         with self._lock:
