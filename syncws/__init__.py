@@ -14,8 +14,10 @@ everything that you call blocks like any other Python function.
 
 from __future__ import annotations
 
+from .client.attempt import Attempt
 from .client.client import Client
-from .config import ClientConfig, Compression, ServiceConfig
+from .client.failover import FailoverClient
+from .config import ClientConfig, Compression, RetryConfig, ServiceConfig, TLSConfig
 from .engine.engine import Engine, default_engine
 from .errors import (
     Close,
@@ -31,11 +33,15 @@ from .errors import (
     PayloadTooBigError,
     ProtocolError,
     ReceiveTimeout,
+    Reconnecting,
+    RetriesExhausted,
     SendTimeout,
+    TLSError,
     WebSocketError,
 )
 from .groups.group import Group
 from .native import speedups
+from .protocol.client_handshake import Response
 from .protocol.headers import Headers
 from .protocol.http import Request
 from .server.caller import Caller
@@ -45,6 +51,7 @@ from .service import Service
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attempt",
     "Caller",
     "Client",
     "ClientConfig",
@@ -54,6 +61,7 @@ __all__ = [
     "ConnectTimeout",
     "ConnectionClosed",
     "Engine",
+    "FailoverClient",
     "Group",
     "HandshakeError",
     "HandshakeRejected",
@@ -66,10 +74,16 @@ __all__ = [
     "PayloadTooBigError",
     "ProtocolError",
     "ReceiveTimeout",
+    "Reconnecting",
     "Request",
+    "Response",
+    "RetriesExhausted",
+    "RetryConfig",
     "SendTimeout",
     "Service",
     "ServiceConfig",
+    "TLSConfig",
+    "TLSError",
     "WebSocketError",
     "default_engine",
     "speedups",

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .config import ServiceConfig
-from .endpoint import Endpoint
-from .engine.connection import Connection
-from .engine.dispatch import CLOSED, IDLE, OPENED
-from .errors import Close, ConnectionClosed
+from .endpoint import Endpoint, Line
+from .engine.dispatch import CLOSED, IDLE, OPENED, RECONNECT
+from .errors import Close, ConnectionClosed, Reconnecting
 from .logs import log_safely
 from .protocol.events import BINARY, ERROR, PING, PONG, TEXT, Event
 from .service import Service
@@ -29,6 +28,7 @@ _CALLBACKS: dict[str, tuple[tuple[str, ...], int]] = {
     "on_idle_timeout": ((), IDLE),
     "on_error": (("error",), ERROR),
     "on_close": (("status_code", "reason"), CLOSED),
+    "on_reconnect": (("attempt",), RECONNECT),
 }
 _STREAMED = ("on_text", "on_binary")
 
@@ -81,6 +81,11 @@ class ServiceSpec:
             raise TypeError(
                 f"{cls.__name__}.on_open is never called on a client, which is open once it is "
                 "made: move what it does behind the Client(...) call"
+            )
+        if not client and "on_reconnect" in self.has:
+            raise TypeError(
+                f"{cls.__name__}.on_reconnect is never called on a listener, whose callers "
+                "connect again by themselves, if at all; it is for a client's service"
             )
         streamed = {name: _check_signature(service, cls, name) for name in self.has}
         self.stream_text = streamed.get("on_text", False)
@@ -157,7 +162,7 @@ class Runner:
         - A callback that raises is logged once, and the connection is closed
           with 1011; on_error and on_close still come.
         - ConnectionClosed out of a callback whose own connection has ended is
-          no such failure.
+          no such failure, nor is Reconnecting.
         - on_error is called once at the most, with what failed first.
 
     Args:
@@ -179,7 +184,7 @@ class Runner:
     )
 
     # Both are set before the first event.
-    _connection: Connection
+    _connection: Line
     _endpoint: Endpoint
 
     def __init__(self, spec: ServiceSpec, log: logging.Logger, where: str) -> None:
@@ -196,7 +201,7 @@ class Runner:
         )
         self._failed = False  # on_error was called
 
-    def bind(self, endpoint: Endpoint, connection: Connection) -> None:
+    def bind(self, endpoint: Endpoint, connection: Line) -> None:
         """Set what the callbacks get as their first argument. Before the first event."""
         self._endpoint = endpoint
         self._connection = connection
@@ -229,6 +234,9 @@ class Runner:
                     callback(self._endpoint, data)
             elif opcode == CLOSED:
                 callback(self._endpoint, data.code, data.reason)
+            elif opcode == RECONNECT:
+                if not self._connection.closed_here:
+                    callback(self._endpoint, data)
             elif opcode == OPENED or not self._connection.closed_here:
                 callback(self._endpoint)
         except BaseException as exc:
@@ -258,6 +266,12 @@ class Runner:
                 self._log, logging.INFO, "%s: a callback was cut short: %s", self._where, error
             )
             connection.give_up()
+            return
+        if isinstance(error, Reconnecting):
+            # Its connection was lost, and it hears of the next.
+            log_safely(
+                self._log, logging.INFO, "%s: a callback was cut short: %s", self._where, error
+            )
             return
         log_safely(self._log, logging.ERROR, "%s: a callback raised", self._where, error=error)
         connection.fail(error, Close(1011, "internal error"))

@@ -5,9 +5,10 @@ Durations are float seconds and None switches a limit off; sizes are bytes.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .timing import check_timeout
 
@@ -16,7 +17,9 @@ __all__ = [
     "ClientConfig",
     "Compression",
     "ConnectionConfig",
+    "RetryConfig",
     "ServiceConfig",
+    "TLSConfig",
     "check_count",
 ]
 
@@ -216,3 +219,104 @@ class ClientConfig(ConnectionConfig):
         super().__post_init__()
         object.__setattr__(self, "subprotocols", _check_subprotocols(self.subprotocols))
         check_timeout("handshake_timeout", self.handshake_timeout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryConfig:
+    """How a client connects again, at first and after each loss of its connection.
+
+    A loss is an end that is no orderly close by either side. Nothing is
+    retried behind a 401, a 403 or a certificate that is refused.
+
+    Attributes:
+        max_count: Attempts behind the first one, or behind a loss, until the
+            client gives up; they are counted afresh after each success.
+            0: for ever.
+        interval: Seconds before the first retry.
+        backoff_factor: What each further wait is longer by.
+        max_interval: The longest wait, in seconds.
+        jitter: The part of each wait that is random: with 0.1 it is between
+            0.9 and 1.1 times its length. So clients that lost the same server
+            do not come back all at once.
+        status_codes: Status codes of the peer's close frame that count as a
+            loss. With 1001 a client comes back to a server that was stopped in
+            order, too.
+        wait_to_send: Whether a send waits for the connection, for up to
+            `send_timeout`; otherwise it raises `Reconnecting` at once.
+    """
+
+    max_count: int = 0
+    interval: float = 1.0
+    backoff_factor: float = 1.0
+    max_interval: float = 30.0
+    jitter: float = 0.1
+    status_codes: Sequence[int] = (1011, 1012, 1013, 1014)
+    wait_to_send: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("max_count", self.max_count, least=0, optional=False)
+        for name in ("interval", "max_interval"):
+            if check_timeout(name, getattr(self, name)) is None:
+                raise TypeError(f"{name} must be a number of seconds, not None")
+        if self.interval > self.max_interval:
+            raise ValueError(
+                f"interval, {self.interval!r}, must not be more than max_interval, "
+                f"{self.max_interval!r}"
+            )
+        _check_number("backoff_factor", self.backoff_factor, 1.0, 1000.0)
+        _check_number("jitter", self.jitter, 0.0, 1.0)
+        if isinstance(self.status_codes, (str, bytes, int)):
+            raise TypeError(
+                f"status_codes must be a sequence such as (1012,), not {self.status_codes!r}"
+            )
+        codes = tuple(self.status_codes)
+        for code in codes:
+            if isinstance(code, bool) or not isinstance(code, int):
+                raise TypeError(f"a status code is an int, not {code!r}")
+            if not 1000 <= code <= 4999:
+                raise ValueError(f"a status code is between 1000 and 4999, not {code!r}")
+        object.__setattr__(self, "status_codes", codes)
+        if not isinstance(self.wait_to_send, bool):
+            raise TypeError(f"wait_to_send must be True or False, not {self.wait_to_send!r}")
+
+
+def _check_number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be between {low} and {high}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TLSConfig:
+    """What a client needs for wss:// beyond the system's authorities.
+
+    Attributes:
+        ca_file: A file of certificates, in PEM, that the server's must come
+            from; None: the system's authorities.
+        cert_file: The client's own certificate, in PEM, with those that it
+            comes from.
+        key_file: Its private key; None: it is in `cert_file`, too.
+        password: What the key is encrypted with.
+        verify: False to talk to whoever answers, unverified: for tests only.
+    """
+
+    ca_file: str | os.PathLike[str] | None = None
+    cert_file: str | os.PathLike[str] | None = None
+    key_file: str | os.PathLike[str] | None = None
+    password: str | None = field(default=None, repr=False)
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("ca_file", "cert_file", "key_file"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (str, os.PathLike)):
+                raise TypeError(f"{name} must be a path or None, not {value!r}")
+        if self.password is not None and not isinstance(self.password, str):
+            raise TypeError("password must be a str or None")
+        if not isinstance(self.verify, bool):
+            raise TypeError(f"verify must be True or False, not {self.verify!r}")
+        if self.cert_file is None and (self.key_file is not None or self.password is not None):
+            raise ValueError("key_file and password belong to a cert_file, which is missing")
+        if not self.verify and self.ca_file is not None:
+            raise ValueError("with verify=False the ca_file would not be looked at: give one only")

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import enum
+import json
 import os
 import secrets
 import socket
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from .engine.connection import Connection
-from .errors import Close
+from .config import ConnectionConfig
+from .engine.outbound import Outbound
+from .engine.transport import Transport
+from .errors import Close, ConnectionClosed
 from .protocol.events import BINARY, PING, PONG, TEXT
 from .timing import check_timeout
 
-__all__ = ["Address", "Endpoint", "address_of", "connection_of", "peer_addresses"]
+__all__ = [
+    "Address",
+    "Endpoint",
+    "Line",
+    "Sending",
+    "address_of",
+    "connection_of",
+    "peer_addresses",
+]
 
 #: (host, port), or the path of a Unix-domain socket, "" if it has none.
 Address = tuple[str, int] | str
@@ -25,6 +38,42 @@ _SENDABLE = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 
 # Held while an endpoint gets its id.
 _naming = threading.Lock()
+
+
+class Line(Protocol):
+    """What is behind an endpoint: a `Connection`, or several, one after the other."""
+
+    closed_here: bool
+
+    @property
+    def config(self) -> ConnectionConfig: ...
+    @property
+    def latency(self) -> float | None: ...
+    @property
+    def outbound(self) -> Outbound: ...
+    @property
+    def sending(self) -> bool: ...
+    @property
+    def state(self) -> enum.Enum: ...
+    @property
+    def transport(self) -> Transport: ...
+
+    def ask_to_abort(self) -> None: ...
+    def ask_to_read(self) -> None: ...
+    def closed_error(self) -> ConnectionClosed: ...
+    def fail(self, error: BaseException, close: Close) -> None: ...
+    def give_up(self) -> None: ...
+    def not_when_ended(self, key: object) -> None: ...
+    def start_close(self, close: Close, timeout: float) -> None: ...
+    def wait_closed(self, timeout: float | None) -> bool: ...
+    def when_ended(self, key: object, call: Callable[[], None]) -> bool: ...
+
+
+class Sending(Protocol):
+    """What an endpoint sends by."""
+
+    def send(self, opcode: int, payload: bytes, final: bool = True) -> None:
+        """Send a message, a fragment of one, a ping or a pong."""
 
 
 class Endpoint:
@@ -42,13 +91,19 @@ class Endpoint:
         "_local_address",
         "_remote_address",
         "_secure",
+        "_sending",
         "_subprotocol",
     )
 
     def __init__(
-        self, connection: Connection, subprotocol: str | None, addresses: tuple[Address, Address]
+        self,
+        connection: Line,
+        subprotocol: str | None,
+        addresses: tuple[Address, Address],
+        sending: Sending | None = None,
     ) -> None:
         self._connection = connection
+        self._sending = sending or connection.outbound
         self._secure = connection.transport.secure
         self._subprotocol = subprotocol
         self._local_address, self._remote_address = addresses
@@ -61,7 +116,7 @@ class Endpoint:
 
     # -- Sending ---------------------------------------------------------
 
-    def send_text(self, text: str, final: bool = True) -> None:
+    def send_text(self, text: str | bytes, final: bool = True) -> None:
         """Send a text message.
 
         Blocks while more than `send_buffer_size` bytes wait for the peer to
@@ -69,24 +124,35 @@ class Endpoint:
         taken: it goes out whole and in order unless the connection is lost.
 
         Args:
-            text: The message, or a fragment of one.
+            text: The message, or a fragment of one; bytes must be UTF-8.
             final: False if more fragments of the message follow, each by
                 another call; the last has True. They must not be mixed with
                 other messages; pings and pongs may come between.
 
         Raises:
-            TypeError: `text` is not a str.
-            ValueError: `text` has surrogates, which UTF-8 cannot carry.
+            TypeError: `text` is neither a str nor bytes.
+            ValueError: `text` has surrogates, which UTF-8 cannot carry, or
+                bytes that are no UTF-8.
             ConnectionClosed: The connection has ended or is being closed.
+            Reconnecting: A client's connection is being made again.
             SendTimeout: The peer did not read; nothing of `text` was sent.
             InvalidContinuationFrameError: A fragmented binary message is
                 under way.
 
         RFC 6455 sections 5.4 and 5.6.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"send_text takes a str, not {_kind(text)}; send_binary takes bytes")
-        self._connection.outbound.send(TEXT, text.encode(), final)
+        payload = text.encode() if isinstance(text, str) else _utf8(text)
+        self._sending.send(TEXT, payload, final)
+
+    def send_json(self, value: Any) -> None:
+        """Send anything that JSON can express, as a text message; in all else as `send_text`.
+
+        Raises:
+            TypeError, ValueError: `json.dumps` refuses it, or it has a number
+                that is not finite, which JSON has not.
+        """
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        self._sending.send(TEXT, text.encode())
 
     def send_binary(self, data: bytes | bytearray | memoryview, final: bool = True) -> None:
         """Send a binary message; in all else as `send_text`.
@@ -106,7 +172,7 @@ class Endpoint:
                     f"send_binary takes bytes, not {_kind(data)}; send_text takes a str"
                 )
             data = bytes(data)
-        self._connection.outbound.send(BINARY, data, final)
+        self._sending.send(BINARY, data, final)
 
     def ping(self, data: bytes = b"") -> None:
         """Send a ping; the peer's pong comes to `on_pong`.
@@ -118,7 +184,7 @@ class Endpoint:
 
         RFC 6455 section 5.5.2.
         """
-        self._connection.outbound.send(PING, _control_data("ping", data))
+        self._sending.send(PING, _control_data("ping", data))
 
     def pong(self, data: bytes = b"") -> None:
         """Send a pong.
@@ -131,7 +197,7 @@ class Endpoint:
 
         RFC 6455 section 5.5.3.
         """
-        self._connection.outbound.send(PONG, _control_data("pong", data))
+        self._sending.send(PONG, _control_data("pong", data))
 
     def close(
         self, status_code: int = 1000, reason: str = "", timeout: float | None = 10.0
@@ -221,7 +287,7 @@ class Endpoint:
         return self._connection.latency
 
 
-def connection_of(endpoint: Endpoint) -> Connection:
+def connection_of(endpoint: Endpoint) -> Line:
     """Return what is behind an endpoint."""
     return endpoint._connection
 
@@ -240,6 +306,23 @@ def address_of(raw: Any) -> Address:
 
 def _kind(value: object) -> str:
     return "None" if value is None else f"{type(value).__name__}: {value!r:.60}"
+
+
+def _utf8(text: object) -> bytes:
+    """Return the payload of a text message that is no str."""
+    if not isinstance(text, (bytes, bytearray, memoryview)):
+        raise TypeError(
+            f"send_text takes a str, not {_kind(text)}; send_json takes what JSON can express"
+        )
+    data = bytes(text)
+    try:
+        data.decode()
+    except UnicodeDecodeError as exc:
+        raise ValueError(
+            f"send_text takes bytes that are UTF-8, which {data!r:.60} is not: {exc.reason} at "
+            f"position {exc.start}; send_binary takes any"
+        ) from None
+    return data
 
 
 def _control_data(name: str, data: object) -> bytes:

@@ -3,9 +3,12 @@
     WebSocketError
     ├── ConnectError                  also ConnectionError: no WebSocket came about
     │   ├── ConnectTimeout            also TimeoutError
+    │   ├── TLSError                  the certificate or TLS was refused
     │   ├── HandshakeError            the peer's handshake breaks the rules
-    │   └── HandshakeRejected         the server answered with another status
+    │   ├── HandshakeRejected         the server answered with another status
+    │   └── RetriesExhausted          no address could be connected to, however often tried
     ├── ConnectionClosed              the connection has ended, or never opens again
+    ├── Reconnecting                  also ConnectionError: it is being made again
     ├── ProtocolError                 a frame breaks RFC 6455
     │   ├── InvalidContinuationFrameError
     │   └── InvalidPayloadError       text or a close reason that is not UTF-8
@@ -21,7 +24,7 @@ TypeError before a byte is sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 __all__ = [
@@ -38,7 +41,10 @@ __all__ = [
     "PayloadTooBigError",
     "ProtocolError",
     "ReceiveTimeout",
+    "Reconnecting",
+    "RetriesExhausted",
     "SendTimeout",
+    "TLSError",
     "WebSocketError",
 ]
 
@@ -73,27 +79,64 @@ class HandshakeError(ConnectError):
     """The peer's part of the opening handshake breaks RFC 6455 section 4."""
 
 
+class TLSError(ConnectError):
+    """The server's certificate was refused, or TLS failed; the ``__cause__`` says why."""
+
+
 class HandshakeRejected(ConnectError):
     """The server answered the handshake with a status other than 101.
 
     Attributes:
-        status: The HTTP status code.
-        headers: The response's headers, case-insensitive.
-        body: The response's body, up to 64 KiB of it.
+        response: The server's `Response`.
     """
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-        text = body[:200].decode("utf-8", "replace").strip()
+    def __init__(self, response: Any) -> None:
+        self.response = response
+        text = response.body[:200].decode("utf-8", "replace").strip()
         super().__init__(
-            f"the server answered with HTTP status {status}, not 101"
+            f"the server answered with HTTP status {response.status}, not 101"
             + (f": {text}" if text else "")
         )
 
+    @property
+    def status(self) -> int:
+        """The HTTP status code."""
+        status: int = self.response.status
+        return status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The response's headers, case-insensitive."""
+        headers: Mapping[str, str] = self.response.headers
+        return headers
+
+    @property
+    def body(self) -> bytes:
+        """The response's body, up to 64 KiB of it."""
+        body: bytes = self.response.body
+        return body
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.status, self.headers, self.body)
+        return type(self), (self.response,)
+
+
+class RetriesExhausted(ConnectError):
+    """No connection came about, however often it was tried.
+
+    Attributes:
+        reasons: Each address that was tried, with what its last attempt failed with.
+        attempts: How often it was tried since there was a connection.
+    """
+
+    def __init__(self, reasons: Sequence[tuple[str, BaseException]], attempts: int) -> None:
+        self.reasons = tuple(reasons)
+        self.attempts = attempts
+        times = f"{attempts} attempt{'s' if attempts != 1 else ''}"
+        texts = "; ".join(f"{url}: {error}" for url, error in self.reasons)
+        super().__init__(f"no connection after {times}: {texts}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reasons, self.attempts)
 
 
 class ConnectionClosed(WebSocketError):
@@ -102,19 +145,45 @@ class ConnectionClosed(WebSocketError):
     Attributes:
         received: The peer's close frame, or None if none came.
         sent: Our close frame, or None if none was sent.
+        unsent: Bytes of frames that were taken to be sent and got lost with
+            the connection. What the system had taken already may be lost,
+            too, which nobody can know.
+        maybe_sent: Whether the message of the send that raises this may have
+            reached the peer nevertheless.
 
     What failed, if something did, is the ``__cause__``.
     """
 
-    def __init__(self, received: Close | None = None, sent: Close | None = None) -> None:
+    def __init__(
+        self, received: Close | None = None, sent: Close | None = None, unsent: int = 0
+    ) -> None:
         self.received = received
         self.sent = sent
+        self.unsent = unsent
+        self.maybe_sent = False
         got = f"received {received}" if received else "no close frame received"
         gave = f"sent {sent}" if sent else "none sent"
         super().__init__(f"the connection is closed: {got}, {gave}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.received, self.sent)
+        maybe_sent = {"maybe_sent": self.maybe_sent}
+        return type(self), (self.received, self.sent, self.unsent), maybe_sent
+
+
+class Reconnecting(WebSocketError, ConnectionError):
+    """The connection was lost and is being made again: try later.
+
+    Attributes:
+        maybe_sent: Whether the message of the send that raises this may have
+            reached the peer nevertheless.
+    """
+
+    def __init__(self, text: str, maybe_sent: bool = False) -> None:
+        self.maybe_sent = maybe_sent
+        super().__init__(text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.maybe_sent)
 
 
 class ProtocolError(WebSocketError):

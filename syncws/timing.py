@@ -1,11 +1,12 @@
-"""Deadlines on the monotonic clock."""
+"""Deadlines on the monotonic clock, and waits that grow."""
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 
-__all__ = ["Clock", "Deadline", "check_timeout"]
+__all__ = ["Backoff", "Clock", "Deadline", "check_timeout"]
 
 Clock = Callable[[], float]
 
@@ -46,3 +47,41 @@ class Deadline:
         if self._when is None:
             return None
         return max(0.0, self._when - self._clock())
+
+
+class Backoff:
+    """Waits between attempts, each longer than the one before.
+
+    Args:
+        interval: Seconds of the first.
+        factor: What each is longer by.
+        longest: Seconds that none is over.
+        jitter: The part of each that is random, 0 to 1.
+        rand: Random numbers from 0 to 1; others in tests.
+    """
+
+    __slots__ = ("_factor", "_interval", "_jitter", "_longest", "_next", "_rand")
+
+    def __init__(
+        self,
+        interval: float,
+        factor: float,
+        longest: float,
+        jitter: float,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        self._interval = self._next = interval
+        self._factor = factor
+        self._longest = longest
+        self._jitter = jitter
+        self._rand = rand
+
+    def next(self) -> float:
+        """Return the seconds to wait now."""
+        wait = self._next
+        self._next = min(wait * self._factor, self._longest)
+        return min(wait * (1 + self._jitter * (2 * self._rand() - 1)), self._longest)
+
+    def reset(self) -> None:
+        """Begin again with the first."""
+        self._next = self._interval

@@ -32,7 +32,7 @@ from tests.support import (
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"ssl": True}, TypeError, "ssl must be an ssl.SSLContext or None, not True"),
+        ({"ssl": True}, TypeError, "an ssl.SSLContext or None, not True"),
         ({"engine": "x"}, TypeError, "engine must be a syncws.Engine or None, not 'x'"),
         ({"service": object()}, TypeError, "a service is an instance or a subclass"),
         ({"service": syncws.Service()}, TypeError, "has no callback"),
@@ -363,7 +363,7 @@ def test_a_connection_lost_right_behind_the_handshake_is_a_connect_error(
     def lost(sock: object) -> None:
         raise OSError(107, "Transport endpoint is not connected")
 
-    monkeypatch.setattr("syncws.client.client.peer_addresses", lost)
+    monkeypatch.setattr("syncws.client.link.peer_addresses", lost)
     with RawServer() as server:
         opening = Task(syncws.Client, server.url)
         with server.accept() as peer:

@@ -110,11 +110,61 @@ def test_fragments_of_two_messages_do_not_mix(pair: Pair) -> None:
     peer.expect(CONT, "c")
 
 
-@pytest.mark.parametrize("value", [b"bytes", None, 1, ["x"], bytearray(b"x")])
+@pytest.mark.parametrize("value", [None, 1, ["x"], {"a": 1}])
 def test_send_text_takes_a_str(pair: Pair, value: Any) -> None:
     with pytest.raises(TypeError, match="send_text takes a str, not") as caught:
         pair[0].send_text(value)
     assert ("None" if value is None else repr(value)) in str(caught.value)
+    assert "send_json" in str(caught.value)
+    nothing_was_sent(pair)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_text_as_bytes(pair: Pair, kind: Any) -> None:
+    client, peer = pair
+    client.send_text(kind("déjà".encode()))
+    peer.expect(TEXT, "déjà")
+
+
+@pytest.mark.parametrize("value", [b"\xff", b"ok\xc3", bytearray(b"\xed\xa0\x80")])
+def test_bytes_that_are_no_utf8_are_no_text(pair: Pair, value: Any) -> None:
+    with pytest.raises(ValueError, match="bytes that are UTF-8") as caught:
+        pair[0].send_text(value)
+    assert repr(bytes(value)) in str(caught.value)
+    assert "send_binary takes any" in str(caught.value)
+    nothing_was_sent(pair)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": [1, 2.5, None, True], "ü": "é"}, '{"a":[1,2.5,null,true],"ü":"é"}'),
+        ("text", '"text"'),
+        (None, "null"),
+        ([], "[]"),
+    ],
+)
+def test_json(pair: Pair, value: Any, text: str) -> None:
+    client, peer = pair
+    client.send_json(value)
+    peer.expect(TEXT, text)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ({"a": object()}, TypeError),
+        (b"bytes", TypeError),
+        (float("nan"), ValueError),
+        ([float("inf")], ValueError),
+        ("\ud800", ValueError),
+    ],
+)
+def test_what_json_cannot_express_is_not_sent(
+    pair: Pair, value: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        pair[0].send_json(value)
     nothing_was_sent(pair)
 
 
@@ -134,7 +184,7 @@ def test_surrogates_cannot_be_sent(pair: Pair) -> None:
 
 def test_a_long_wrong_value_is_cut_in_the_message(pair: Pair) -> None:
     with pytest.raises(TypeError) as caught:
-        pair[0].send_text(b"x" * 10_000)  # type: ignore[arg-type]
+        pair[0].send_text(["x" * 10_000])  # type: ignore[arg-type]
     assert len(str(caught.value)) < 200
 
 
@@ -262,7 +312,7 @@ def test_nothing_is_sent_after_the_end(pair: Pair) -> None:
         assert "received 4001 (yes), sent 4000 (over)" in str(caught.value)
     # What is wrong by itself is still told first.
     with pytest.raises(TypeError):
-        client.send_text(b"x")  # type: ignore[arg-type]
+        client.send_text(1)  # type: ignore[arg-type]
     client.ready()
     assert not client.is_open
     assert client.buffered_amount == 0

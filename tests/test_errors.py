@@ -19,9 +19,14 @@ from syncws.errors import (
     PayloadTooBigError,
     ProtocolError,
     ReceiveTimeout,
+    Reconnecting,
+    RetriesExhausted,
     SendTimeout,
+    TLSError,
     WebSocketError,
 )
+from syncws.protocol.client_handshake import Response
+from syncws.protocol.headers import Headers
 
 
 @pytest.mark.parametrize(
@@ -32,7 +37,10 @@ from syncws.errors import (
         (ConnectTimeout, [ConnectError, TimeoutError]),
         (HandshakeError, [ConnectError]),
         (HandshakeRejected, [ConnectError]),
+        (TLSError, [ConnectError]),
+        (RetriesExhausted, [ConnectError]),
         (ConnectionClosed, [WebSocketError]),
+        (Reconnecting, [WebSocketError, ConnectionError]),
         (ProtocolError, [WebSocketError]),
         (InvalidContinuationFrameError, [ProtocolError]),
         (InvalidPayloadError, [ProtocolError]),
@@ -118,14 +126,20 @@ def test_connection_closed_without_arguments() -> None:
     ],
 )
 def test_handshake_rejected(body: bytes, text: str) -> None:
-    headers = {"Server": "test"}
-    error = HandshakeRejected(404, headers, body)
+    headers = Headers([("Server", "test")])
+    response = Response(404, headers, body)
+    error = HandshakeRejected(response)
+    assert error.response is response
     assert (error.status, error.headers, error.body) == (404, headers, body)
     assert str(error) == f"the server answered with HTTP status 404, not 101{text}"
 
 
-def test_handshake_rejected_without_a_body() -> None:
-    assert HandshakeRejected(500, {}).body == b""
+def test_retries_exhausted() -> None:
+    reasons = [("ws://one/", ConnectError("refused")), ("ws://two/", ConnectTimeout("late"))]
+    error = RetriesExhausted(reasons, 7)
+    assert (error.reasons, error.attempts) == (tuple(reasons), 7)
+    assert str(error) == "no connection after 7 attempts: ws://one/: refused; ws://two/: late"
+    assert "after 1 attempt: " in str(RetriesExhausted(reasons[:1], 1))
 
 
 @pytest.mark.parametrize(
@@ -142,11 +156,20 @@ def test_message_type_error(message: str | bytes, expected: str, text: str) -> N
     assert "receive() takes both" in str(error)
 
 
+def unsure() -> ConnectionClosed:
+    error = ConnectionClosed()
+    error.maybe_sent = True
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
         ConnectionClosed(Close(1000), Close(1001, "bye")),
-        HandshakeRejected(404, {"Server": "test"}, b"no such path"),
+        HandshakeRejected(Response(404, Headers([("Server", "test")]), b"no such path")),
+        Reconnecting("later", maybe_sent=True),
+        ConnectionClosed(Close(1000), unsent=5),
+        unsure(),
         MessageTypeError("text", b"abc"),
         SendTimeout("no room"),
         PayloadTooBigError("too big"),

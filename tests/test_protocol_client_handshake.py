@@ -11,7 +11,7 @@ from wsproto.utilities import generate_accept_token
 
 from syncws.config import Compression
 from syncws.errors import HandshakeError, HandshakeRejected
-from syncws.protocol.client_handshake import ClientHandshake, Response
+from syncws.protocol.client_handshake import Agreement, ClientHandshake
 from syncws.protocol.deflate import DeflateParams
 from syncws.protocol.headers import Headers
 from syncws.protocol.http import RESERVED, HeadReader, parse_request
@@ -120,7 +120,7 @@ def answer(*changes: tuple[str, str | None], line: str = "HTTP/1.1 101 Switching
     return build
 
 
-def run(handshake: ClientHandshake, build: Answer, cut: int, behind: bytes = b"") -> Response:
+def run(handshake: ClientHandshake, build: Answer, cut: int, behind: bytes = b"") -> Agreement:
     key = parse_request(handshake.request_bytes()).headers["Sec-WebSocket-Key"]
     data = build(generate_accept_token(key.encode()).decode())
     for piece in pieces(data, cut)[:-1]:
@@ -149,17 +149,18 @@ def test_a_server_accepts(
     build: Answer, subprotocol: str | None, deflate: DeflateParams | None, cut: int
 ) -> None:
     handshake = client(subprotocols=["xml", "json"], compression=Compression())
-    response = run(handshake, build, cut, b"\x82\x00")
-    assert (response.status, response.rest, response.body) == (101, b"\x82\x00", b"")
-    assert (response.subprotocol, response.deflate) == (subprotocol, deflate)
+    agreement = run(handshake, build, cut, b"\x82\x00")
+    response = agreement.response
+    assert (response.status, agreement.rest, response.body) == (101, b"\x82\x00", b"")
+    assert (agreement.subprotocol, agreement.deflate) == (subprotocol, deflate)
     assert "sec-websocket-accept" in response.headers
 
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_other_informational_responses_are_skipped(cut: int) -> None:
     before = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
-    response = run(client(), lambda accept: before + answer()(accept), cut)
-    assert (response.status, response.rest) == (101, b"")
+    agreement = run(client(), lambda accept: before + answer()(accept), cut)
+    assert (agreement.response.status, agreement.rest) == (101, b"")
 
 
 @pytest.mark.parametrize("cut", CUTS)

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import functools
+import http.cookiejar
 import logging
 import os
 import ssl as ssl_module
+import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ..callbacks import Runner, ServiceSpec
-from ..config import ClientConfig, Compression
-from ..endpoint import Endpoint, peer_addresses
+from ..config import ClientConfig, Compression, RetryConfig, TLSConfig
+from ..endpoint import Endpoint, Line, Sending
 from ..engine.connection import Connection
-from ..engine.dispatch import Dispatcher, Inbox, Mailbox
+from ..engine.dispatch import Dispatcher, Inbox, Mailbox, nothing
 from ..engine.engine import Engine, default_engine
-from ..engine.transport import make_transport
+from ..engine.loop import IOLoop
 from ..errors import ConnectError, ConnectionClosed, MessageTypeError, ReceiveTimeout
 from ..protocol.client_handshake import Response
 from ..protocol.codec import make_codec
 from ..protocol.headers import normalize_extra_headers
 from ..protocol.http import RESERVED
-from ..protocol.uri import parse_uri
 from ..service import Service
 from ..timing import check_timeout
-from .connect import connect
+from .attempt import Attempt
+from .cookies import Cookies, CookieStore
+from .course import Course
+from .dialer import Dialer, tls_context
+from .link import Link, Opened, log_attempt
 
 __all__ = ["Client"]
 
 _DEFAULTS = ClientConfig()
+_NO_RETRY = RetryConfig(status_codes=(), wait_to_send=False)
 
 _log = logging.getLogger("syncws.client")
 
@@ -45,28 +53,38 @@ class Client(Endpoint):
             in it become Basic authentication.
         service: An instance of a `Service`, or a class to make one of.
         headers: Request headers: a mapping or pairs.
-        ssl: TLS settings for wss://. None verifies the server's certificate
-            and name against the system's authorities.
+        cookies: A mapping of names to values, or an `http.cookiejar.CookieJar`
+            such as the one of a session of requests: domain, path, Secure and
+            expiry decide which of its cookies are sent. They are copied to a
+            jar of the client's own; see `cookies`. A Cookie among the
+            `headers` is sent in place of all of them.
+        ssl: A `TLSConfig` or an `ssl.SSLContext` for wss://. None verifies the
+            server's certificate and name against the system's authorities.
         unix_path: A Unix-domain socket to connect to; the URL then gives the
             Host header and the path only.
         engine: The threads to run on; the process's own if None.
         ready_on_connect: False to receive nothing before `ready` is called.
+        retry: How to connect again, at first and after each loss of the
+            connection; None: not at all.
 
     Raises:
         TypeError, ValueError: An argument is wrong; nothing was sent.
+        OSError: A file that `ssl` names cannot be read.
         HandshakeRejected: The server answered with another status than 101.
         HandshakeError: The server's answer breaks the rules.
+        TLSError: The certificate was refused, or TLS failed.
         ConnectTimeout: It took longer than `handshake_timeout`.
-        ConnectError: Any of these, or no address could be connected to, or
-            the certificate was refused.
+        RetriesExhausted: As often as `retry` says.
+        ConnectError: Any of these, or no address could be connected to.
 
     The constructor blocks for up to `handshake_timeout`, and for the look-up
-    of the name. Use the client as a context manager, or `close` it.
+    of the name; with `retry` as often as it tries, and in between. Use the
+    client as a context manager, or `close` it.
 
     RFC 6455 section 4.1.
     """
 
-    __slots__ = ("_engine", "_mailbox", "_response", "_url")
+    __slots__ = ("_cookies", "_engine", "_link", "_mailbox", "_response", "_url")
 
     def __init__(
         self,
@@ -75,10 +93,12 @@ class Client(Endpoint):
         service: Service | type[Service] | None = None,
         subprotocols: Sequence[str] = (),
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-        ssl: ssl_module.SSLContext | None = None,
+        cookies: Cookies | None = None,
+        ssl: TLSConfig | ssl_module.SSLContext | None = None,
         unix_path: str | os.PathLike[str] | None = None,
         engine: Engine | None = None,
         ready_on_connect: bool = True,
+        retry: RetryConfig | None = None,
         handshake_timeout: float | None = _DEFAULTS.handshake_timeout,
         idle_timeout: float | None = _DEFAULTS.idle_timeout,
         max_message_size: int | None = _DEFAULTS.max_message_size,
@@ -110,77 +130,125 @@ class Client(Endpoint):
             receive_queue_size=receive_queue_size,
             receive_queue_bytes=receive_queue_bytes,
         )
-        uri = parse_uri(url)
-        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
-            raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
-        if ssl is not None and ssl.protocol is ssl_module.PROTOCOL_TLS_SERVER:
-            raise ValueError(
-                "ssl is a server's context: make a client's with ssl.create_default_context()"
-            )
-        if ssl is not None and not uri.secure:
-            raise ValueError("ssl is given but the URL begins with ws://; write wss:// for TLS")
+        self._open(
+            [url],
+            config,
+            service=service,
+            cookies=cookies,
+            ssl=ssl,
+            unix_path=unix_path,
+            engine=engine,
+            ready_on_connect=ready_on_connect,
+            retry=retry,
+        )
+
+    def _open(
+        self,
+        urls: Sequence[str],
+        config: ClientConfig,
+        *,
+        service: Service | type[Service] | None,
+        cookies: Cookies | None,
+        ssl: TLSConfig | ssl_module.SSLContext | None,
+        unix_path: str | os.PathLike[str] | None,
+        engine: Engine | None,
+        ready_on_connect: bool,
+        retry: RetryConfig | None,
+        failover_interval: float | None = None,
+    ) -> None:
+        """Check what the constructor was given, connect, and begin."""
         if engine is not None and not isinstance(engine, Engine):
             raise TypeError(f"engine must be a syncws.Engine or None, not {engine!r}")
-        spec = None if service is None else ServiceSpec(service, client=True)
+        if retry is not None and not isinstance(retry, RetryConfig):
+            raise TypeError(f"retry must be a syncws.RetryConfig or None, not {retry!r}")
         path = None if unix_path is None else os.fspath(unix_path)
-        self._url = f"{'wss' if uri.secure else 'ws'}://{uri.host_header}{uri.target}"
+        spec = None if service is None else ServiceSpec(service, client=True)
+        course = None
+        if retry is not None or failover_interval is not None:
+            course = Course(len(urls), retry, failover_interval)
+        elif spec is not None and "on_reconnect" in spec.has:
+            raise TypeError(
+                "on_reconnect is never called without retry: give the client a syncws.RetryConfig"
+            )
+        self._cookies = CookieStore(cookies)
+        tls = tls_context(ssl)
+        dialers = [Dialer(url, config, tls, path, self._cookies) for url in urls]
+        self._engine = engine or default_engine()
+        opened = _connect(dialers, course)
 
-        sock, self._response = connect(uri, config, ssl, path)
-        try:
-            addresses = peer_addresses(sock)
-            transport = make_transport(sock)
-        except OSError as exc:
-            sock.close()
-            raise ConnectError("the connection was lost right behind the handshake") from exc
-        owner = self._engine = engine or default_engine()
-        loop = owner.acquire()
-        decoder, encoder = make_codec(
-            config,
-            self._response.deflate,
-            client=True,
-            stream_text=spec is not None and spec.stream_text,
-            stream_binary=spec is not None and spec.stream_binary,
-        )
+        loop = self._engine.acquire()
+        release = functools.partial(self._engine.release, loop)
+        runner = None if spec is None else Runner(spec, _log, dialers[0].url)
+        inbox = self._make_inbox(config, runner, loop, release)
+        on_end = release if runner is None else nothing  # a dispatcher does it behind its last
+        make = functools.partial(_make_connection, loop, config, spec)
+        line: Line
+        link: Link | None = None
+        begin: Callable[[bytes], None]
+        if course is None:
+            line = connection = make(opened, inbox, lambda _: on_end())
+            sending: Sending = connection.outbound
 
-        def release(*_: object) -> None:
-            owner.release(loop)
+            def begin(rest: bytes) -> None:
+                connection.start(b"", rest, ready_on_connect, False)
 
-        runner: Runner | None = None
-        self._mailbox: Mailbox | None = None
-        bounds = {"max_count": config.receive_queue_size, "max_size": config.receive_queue_bytes}
-        inbox: Inbox
-        if spec is None:
-            inbox = self._mailbox = Mailbox(**bounds)
         else:
-            runner = Runner(spec, _log, self._url)
-            inbox = Dispatcher(runner.handle, loop, **bounds, on_done=release)
-        connection = Connection(
-            loop,
-            transport,
-            client=True,
-            decoder=decoder,
-            encoder=encoder,
-            config=config,
-            inbox=inbox,
-            auto_pong=spec is None or "on_ping" not in spec.has,
-            idle_event=spec is not None and "on_idle_timeout" in spec.has,
-            on_end=release if spec is None else None,
-        )
-        super().__init__(connection, self._response.subprotocol, addresses)
+            line = sending = link = Link(
+                loop,
+                self._engine.dialing(loop),
+                dialers,
+                course,
+                retry or _NO_RETRY,
+                inbox=inbox,
+                reading=ready_on_connect,
+                opened=opened,
+                make=make,
+                on_open=_weak(self._renew),
+                on_end=on_end,
+                telling=spec is not None and "on_reconnect" in spec.has,
+            )
+            begin = link.begin
+        self._link = link
+        agreement = opened.agreement
+        super().__init__(line, agreement.subprotocol, opened.addresses, sending)
+        self._response = agreement.response
+        self._url = dialers[course.target if course else 0].url
         if runner is not None:
-            runner.bind(self, connection)
-        rest = self._response.rest
-        loop.call_soon(connection.start, b"", rest, ready_on_connect, False, owner=connection)
+            runner.bind(self, line)
+        loop.call_soon(begin, agreement.rest, owner=line)
+
+    def _make_inbox(
+        self, config: ClientConfig, runner: Runner | None, loop: IOLoop, release: Callable[[], None]
+    ) -> Inbox:
+        bounds = {"max_count": config.receive_queue_size, "max_size": config.receive_queue_bytes}
+        self._mailbox = None
+        if runner is not None:
+            return Dispatcher(runner.handle, loop, **bounds, on_done=release)
+        self._mailbox = Mailbox(**bounds)
+        return self._mailbox
+
+    def _renew(self, url: str, opened: Opened) -> None:
+        """In the I/O thread: there is another connection."""
+        self._url = url
+        self._response = opened.agreement.response
+        self._subprotocol = opened.agreement.subprotocol
+        self._local_address, self._remote_address = opened.addresses
+        self._secure = opened.transport.secure
 
     @property
     def url(self) -> str:
-        """The URL, without user and password."""
+        """The URL that it is, or was last, connected to, without user and password."""
         return self._url
 
     @property
     def response(self) -> Response:
         """The server's handshake response."""
         return self._response
+
+    @property
+    def cookies(self) -> http.cookiejar.CookieJar:
+        """The cookies that it was given, and those that servers have set in handshakes."""
+        return self._cookies.jar
 
     # -- Receiving -------------------------------------------------------
 
@@ -273,7 +341,72 @@ class Client(Endpoint):
 
     def __del__(self) -> None:
         # A client with a service lives as long as its connection.
-        connection: Connection | None = getattr(self, "_connection", None)
-        if connection is not None and connection.sending:
+        connection: Line | None = getattr(self, "_connection", None)
+        if connection is None:
+            return
+        if connection.sending or (self._link is not None and not self._link.over):
             connection.ask_to_abort()
             warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
+
+
+def _connect(dialers: Sequence[Dialer], course: Course | None) -> Opened:
+    """Connect to the first address that can be, as `course` says; to the only one without it."""
+    if course is None:
+        return Opened.of(*dialers[0].dial())
+    while True:
+        url = dialers[course.target].url
+        try:
+            opened = Opened.of(*dialers[course.target].dial())
+        except ConnectError as exc:
+            step = course.failed(exc)
+            if step is None:
+                verdict = course.verdict([dialer.url for dialer in dialers])
+                if verdict is exc:
+                    raise
+                raise verdict from exc
+            log_attempt(url, Attempt.waiting(step, dialers[step.target].url, exc))
+            threading.Event().wait(step.wait)
+        else:
+            course.connected()
+            return opened
+
+
+def _make_connection(
+    loop: IOLoop,
+    config: ClientConfig,
+    spec: ServiceSpec | None,
+    opened: Opened,
+    inbox: Inbox,
+    on_end: Callable[[Connection], None],
+) -> Connection:
+    decoder, encoder = make_codec(
+        config,
+        opened.agreement.deflate,
+        client=True,
+        stream_text=spec is not None and spec.stream_text,
+        stream_binary=spec is not None and spec.stream_binary,
+    )
+    return Connection(
+        loop,
+        opened.transport,
+        client=True,
+        decoder=decoder,
+        encoder=encoder,
+        config=config,
+        inbox=inbox,
+        auto_pong=spec is None or "on_ping" not in spec.has,
+        idle_event=spec is not None and "on_idle_timeout" in spec.has,
+        on_end=on_end,
+    )
+
+
+def _weak(method: Callable[[str, Opened], None]) -> Callable[[str, Opened], None]:
+    """Return what calls `method` as long as its object is there, without keeping it there."""
+    weak = weakref.WeakMethod(method)
+
+    def call(url: str, opened: Opened) -> None:
+        found = weak()
+        if found is not None:
+            found(url, opened)
+
+    return call

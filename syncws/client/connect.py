@@ -8,15 +8,17 @@ import os
 import selectors
 import socket
 import ssl
+import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..config import ClientConfig
-from ..errors import ConnectError, ConnectTimeout, WebSocketError
-from ..protocol.client_handshake import ClientHandshake, Response
+from ..errors import ConnectError, ConnectTimeout, TLSError, WebSocketError
+from ..protocol.client_handshake import Agreement, ClientHandshake
 from ..protocol.uri import WebSocketURI
 from ..timing import Deadline
 
-__all__ = ["connect"]
+__all__ = ["Cancel", "connect"]
 
 # Seconds between the starts of two attempts at a name's addresses. RFC 8305
 # section 5 recommends 250 ms.
@@ -32,38 +34,92 @@ class _Address(NamedTuple):
     address: tuple[object, ...]
 
 
+class Cancel:
+    """Ends an attempt to connect, from another thread.
+
+    Looking a name up is the system's, and goes on to its end.
+    """
+
+    def __init__(self) -> None:
+        # Guarded by _lock.
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._sockets: set[socket.socket] = set()
+
+    def watch(self, sock: socket.socket) -> None:
+        """Have `sock` woken by `cancel`.
+
+        Raises:
+            ConnectError: That was called already.
+        """
+        with self._lock:
+            if self._cancelled:
+                raise ConnectError("the client was closed while it was connecting")
+            self._sockets.add(sock)
+
+    def forget(self, sock: socket.socket) -> None:
+        """Leave `sock` alone from now on: it is about to be closed, or it is connected."""
+        with self._lock:
+            self._sockets.discard(sock)
+
+    def cancel(self) -> None:
+        """Let the attempt fail. Harmless behind its end."""
+        with self._lock:
+            self._cancelled = True
+            for sock in self._sockets:
+                # Behind it nothing waits for this socket any more.
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+
 def connect(
     uri: WebSocketURI,
     config: ClientConfig,
     ssl_context: ssl.SSLContext | None,
     unix_path: str | None,
-) -> tuple[socket.socket, Response]:
+    *,
+    headers: Sequence[tuple[str, str]] = (),
+    cancel: Cancel | None = None,
+) -> tuple[socket.socket, Agreement]:
     """Connect, do TLS and the opening handshake; all within `handshake_timeout`.
+
+    Args:
+        uri: Where to.
+        config: Timeouts, and what the handshake has.
+        ssl_context: For wss; None for the system's authorities.
+        unix_path: A Unix-domain socket in place of the URI's host and port.
+        headers: Request headers beside those of `config`.
+        cancel: What can end this early.
 
     Raises:
         ConnectError: No WebSocket came about; the text says how far it got.
-        ssl.SSLError: The server's certificate or TLS was refused; it is the
-            `__cause__` of a ConnectError.
     """
     handshake = ClientHandshake(
         uri,
         subprotocols=config.subprotocols,
         compression=config.deflate,
-        headers=config.headers,
+        headers=(*config.headers, *headers),
     )
     deadline = Deadline(config.handshake_timeout)
+    cancel = cancel or Cancel()
     where = unix_path if unix_path is not None else f"{uri.host} port {uri.port}"
     step = "connecting"
     sock: socket.socket | None = None
     try:
-        sock = _open_unix(unix_path, deadline) if unix_path is not None else _open(uri, deadline)
+        if unix_path is not None:
+            sock = _open_unix(unix_path, deadline, cancel)
+        else:
+            sock = _open(uri, deadline, cancel)
         if uri.secure:
             step = "the TLS handshake"
-            sock = _wrap(sock, uri, ssl_context or ssl.create_default_context(), deadline)
+            plain, sock = sock, None  # wrapped, or closed
+            sock = _wrap(plain, uri, ssl_context or ssl.create_default_context(), deadline, cancel)
         step = "the opening handshake"
-        response = _upgrade(sock, handshake, deadline)
+        agreement = _upgrade(sock, handshake, deadline)
+        cancel.forget(sock)
     except BaseException as exc:
         if sock is not None:
+            cancel.forget(sock)
             sock.close()
         # The system's own time-outs have an errno.
         if isinstance(exc, TimeoutError) and exc.errno is None:
@@ -72,9 +128,10 @@ def connect(
                 f"{config.handshake_timeout} s"
             ) from exc
         if isinstance(exc, OSError) and not isinstance(exc, WebSocketError):
-            raise ConnectError(f"{step} with {where} failed: {_reason(exc)}") from exc
+            kind = TLSError if isinstance(exc, ssl.SSLError) else ConnectError
+            raise kind(f"{step} with {where} failed: {_reason(exc)}") from exc
         raise
-    return sock, response
+    return sock, agreement
 
 
 def _reason(exc: OSError) -> str:
@@ -88,25 +145,27 @@ def _remaining(deadline: Deadline) -> float | None:
     return remaining
 
 
-def _open_unix(path: str, deadline: Deadline) -> socket.socket:
+def _open_unix(path: str, deadline: Deadline, cancel: Cancel) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        cancel.watch(sock)
         sock.settimeout(_remaining(deadline))
         sock.connect(path)
     except BaseException:
+        cancel.forget(sock)
         sock.close()
         raise
     return sock
 
 
-def _open(uri: WebSocketURI, deadline: Deadline) -> socket.socket:
+def _open(uri: WebSocketURI, deadline: Deadline, cancel: Cancel) -> socket.socket:
     """Connect to whichever address of the name answers first."""
     found = socket.getaddrinfo(uri.host, uri.port, type=socket.SOCK_STREAM)
     addresses = [
         _Address(family, kind, proto, address)
         for family, kind, proto, _, address in dict.fromkeys(found)
     ]
-    sock = _Race(_interleaved(addresses), deadline).run()
+    sock = _Race(_interleaved(addresses), deadline, cancel).run()
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
@@ -125,9 +184,10 @@ def _interleaved(addresses: list[_Address]) -> list[_Address]:
 class _Race:
     """Attempts at several addresses, each started a little after the one before it."""
 
-    def __init__(self, addresses: list[_Address], deadline: Deadline) -> None:
+    def __init__(self, addresses: list[_Address], deadline: Deadline, cancel: Cancel) -> None:
         self._addresses = addresses
         self._deadline = deadline
+        self._cancel = cancel
         self._errors: list[OSError] = []
         self._selector = selectors.DefaultSelector()
 
@@ -152,8 +212,12 @@ class _Race:
             return winner
         finally:
             for key in list(self._selector.get_map().values()):
-                key.fileobj.close()  # type: ignore[union-attr]
+                self._lose(key.fileobj)  # type: ignore[arg-type]
             self._selector.close()
+
+    def _lose(self, sock: socket.socket) -> None:
+        self._cancel.forget(sock)
+        sock.close()
 
     def _patience(self) -> float | None:
         remaining = _remaining(self._deadline)
@@ -170,6 +234,11 @@ class _Race:
         except OSError as exc:  # the system may have no IPv6
             self._errors.append(exc)
             return None
+        try:
+            self._cancel.watch(sock)
+        except BaseException:
+            sock.close()
+            raise
         sock.setblocking(False)
         code = sock.connect_ex(target.address)
         if code == 0:
@@ -177,7 +246,7 @@ class _Race:
         if code in _IN_PROGRESS:
             self._selector.register(sock, selectors.EVENT_WRITE)
         else:
-            sock.close()
+            self._lose(sock)
             self._errors.append(OSError(code, os.strerror(code)))
         return None
 
@@ -189,7 +258,7 @@ class _Race:
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code == 0:
                 return sock
-            sock.close()
+            self._lose(sock)
             self._errors.append(OSError(code, os.strerror(code)))
         return None
 
@@ -201,29 +270,39 @@ class _Race:
 
 
 def _wrap(
-    sock: socket.socket, uri: WebSocketURI, context: ssl.SSLContext, deadline: Deadline
+    sock: socket.socket,
+    uri: WebSocketURI,
+    context: ssl.SSLContext,
+    deadline: Deadline,
+    cancel: Cancel,
 ) -> ssl.SSLSocket:
-    sock.settimeout(_remaining(deadline))
-    wrapped = context.wrap_socket(sock, server_hostname=uri.host, do_handshake_on_connect=False)
+    """Return `sock` behind its TLS handshake; it is closed if that fails."""
+    wrapped: socket.socket = sock
+    cancel.forget(sock)  # its descriptor is the other's now
     try:
-        wrapped.do_handshake()
+        sock.settimeout(_remaining(deadline))
+        tls = context.wrap_socket(sock, server_hostname=uri.host, do_handshake_on_connect=False)
+        wrapped = tls
+        cancel.watch(tls)
+        tls.do_handshake()
     except BaseException:
+        cancel.forget(wrapped)
         wrapped.close()
         raise
-    return wrapped
+    return tls
 
 
-def _upgrade(sock: socket.socket, handshake: ClientHandshake, deadline: Deadline) -> Response:
+def _upgrade(sock: socket.socket, handshake: ClientHandshake, deadline: Deadline) -> Agreement:
     sock.settimeout(_remaining(deadline))
     sock.sendall(handshake.request_bytes())
-    response = None
-    while response is None:
+    agreement = None
+    while agreement is None:
         sock.settimeout(_remaining(deadline))
         try:
             data = sock.recv(16_384)
         except ConnectionResetError:
             data = b""
-        response = handshake.receive(data)
+        agreement = handshake.receive(data)
     with contextlib.suppress(OSError):
         sock.settimeout(0.0)
-    return response
+    return agreement

@@ -16,12 +16,13 @@ from ..logs import log_safely
 from ..protocol.events import BINARY, CLOSE, ERROR, Event
 from .loop import IOLoop
 
-__all__ = ["CLOSED", "IDLE", "OPENED", "Dispatcher", "Inbox", "Mailbox", "nothing"]
+__all__ = ["CLOSED", "IDLE", "OPENED", "RECONNECT", "Dispatcher", "Inbox", "Mailbox", "nothing"]
 
 # Events beside those of the codec.
 OPENED = -2  # the handshake is done
 IDLE = -3  # nothing was sent or received for idle_timeout
 CLOSED = -4  # the connection has ended; data is the peer's Close, or one with 1006
+RECONNECT = -5  # the connection is being made again; data says how far it is
 
 _log = logging.getLogger("syncws.engine")
 

@@ -12,6 +12,7 @@ import weakref
 from typing import NamedTuple
 
 from ..timing import Deadline
+from .lane import Lane
 from .loop import CURRENT, IOLoop
 from .workers import PoolStats, WorkerPool
 
@@ -47,6 +48,7 @@ class _Runtime:
             workers, max_workers, f"{name}-worker", self.loop.wake_if_dirty, owner
         )
         self.loop.pool = self.pool
+        self.dialing = Lane(self.loop, max(1, max_workers // 4))
         self.loop.thread.start()
 
     def is_alive(self) -> bool:
@@ -107,6 +109,14 @@ class Engine:
                 self._runtime = _Runtime(self._name, self._workers, self._max_workers, self)
             self._users += 1
             return self._runtime.loop
+
+    def dialing(self, loop: IOLoop) -> Lane:
+        """Return where clients of `loop`, which is acquired, connect again."""
+        with self._lock:
+            runtime = self._runtime
+            assert runtime is not None
+            assert runtime.loop is loop
+            return runtime.dialing
 
     def release(self, loop: IOLoop) -> None:
         """Count one user of `loop` less; with the last the threads end. Does not wait."""

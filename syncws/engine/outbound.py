@@ -187,7 +187,7 @@ class Outbound:
             if not self._run_queue:
                 self._loop.wake_if_dirty()
         if self.failed:
-            raise self.end.closed_error()
+            raise self.end.closed_error(maybe_sent=True)
 
     def _send_other(self, opcode: int, payload: bytes, final: bool) -> None:
         """Send what is no whole message in a plain frame, or must wait."""
@@ -213,7 +213,7 @@ class Outbound:
         if queued:
             self.flush_soon()
         if self.failed:
-            raise self.end.closed_error()
+            raise self.end.closed_error(maybe_sent=True)
 
     def _send_control(self, opcode: int, payload: bytes) -> bool:
         """Return whether the I/O thread has to flush."""
@@ -419,6 +419,7 @@ class Outbound:
 
     def _drop(self) -> None:
         with self.lock:
+            self.end.unsent += self._out.size
             self._out.clear()
             self._flushing = False
             self.notify()
@@ -435,6 +436,7 @@ class Outbound:
     def release(self) -> None:
         """Give back what is queued: the socket is gone. Requires `lock`."""
         self.open = False
+        self.end.unsent += self._out.size
         self._out.clear()
         self._shared = None
         self._sender = None

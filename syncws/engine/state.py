@@ -43,18 +43,25 @@ class End:
         sent: Ours.
         error: Why the connection failed, if it did.
         write_error: What writing to the socket failed with.
+        unsent: Bytes that were queued when it was lost.
     """
 
-    __slots__ = ("error", "received", "sent", "write_error")
+    __slots__ = ("error", "received", "sent", "unsent", "write_error")
 
     def __init__(self) -> None:
         self.received: Close | None = None
         self.sent: Close | None = None
         self.error: BaseException | None = None
         self.write_error: OSError | None = None
+        self.unsent = 0
 
-    def closed_error(self) -> ConnectionClosed:
-        """Return the error that tells of it; what failed is its cause."""
-        error = ConnectionClosed(self.received, self.sent)
+    def closed_error(self, maybe_sent: bool = False) -> ConnectionClosed:
+        """Return the error that tells of it; what failed is its cause.
+
+        Args:
+            maybe_sent: Whether the message at hand may be on its way.
+        """
+        error = ConnectionClosed(self.received, self.sent, self.unsent)
+        error.maybe_sent = maybe_sent
         error.__cause__ = self.error or self.write_error
         return error

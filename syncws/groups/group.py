@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 
-from ..endpoint import Endpoint, connection_of
-from ..engine.connection import Connection
+from ..endpoint import Endpoint, Line, connection_of
 from ..engine.outbound import share
 from ..protocol.events import BINARY, TEXT
 
@@ -30,7 +29,7 @@ class Group:
     def __init__(self, members: Iterable[Endpoint] = ()) -> None:
         # Guarded by _lock.
         self._lock = threading.Lock()
-        self._members: dict[Endpoint, Connection] = {}
+        self._members: dict[Endpoint, Line] = {}
         for member in members:
             self.add(member)
 

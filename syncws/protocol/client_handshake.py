@@ -20,7 +20,7 @@ from .headers import Headers, check_header, normalize_extra_headers
 from .http import RESERVED, VERSION, has_token, headers_of
 from .uri import WebSocketURI
 
-__all__ = ["ClientHandshake", "Response"]
+__all__ = ["Agreement", "ClientHandshake", "Response"]
 
 _MAX_BODY = 65_536
 _QUOTED = 60
@@ -28,23 +28,34 @@ _QUOTED = 60
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The server's 101 response, and what was agreed on in it.
+    """The server's handshake response.
 
     Attributes:
-        status: The HTTP status.
+        status: The HTTP status: 101 if it has switched to WebSocket.
         headers: The headers.
-        subprotocol: The one that the server chose, or None.
-        deflate: The compression agreed on, or None.
-        rest: Bytes that came behind the response: the first frames.
-        body: Empty; a 101 response has none.
+        body: The body of another status, up to 64 KiB of it.
     """
 
     status: int
     headers: Headers
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What a handshake has come to.
+
+    Attributes:
+        response: The server's response.
+        subprotocol: The one that the server chose, or None.
+        deflate: The compression agreed on, or None.
+        rest: Bytes that came behind the response: the first frames.
+    """
+
+    response: Response
     subprotocol: str | None
     deflate: DeflateParams | None
     rest: bytes
-    body: bytes = b""
 
 
 class ClientHandshake:
@@ -122,8 +133,8 @@ class ClientHandshake:
         """Return the request; the same bytes at each call."""
         return self._request
 
-    def receive(self, data: bytes) -> Response | None:
-        """Take bytes from the server; return the response once it is a valid 101.
+    def receive(self, data: bytes) -> Agreement | None:
+        """Take bytes from the server; return what was agreed on once that is a valid 101.
 
         Args:
             data: The bytes, or b"" at their end.
@@ -178,9 +189,9 @@ class ClientHandshake:
 
     def _rejected(self, response: h11.Response) -> HandshakeRejected:
         body = bytes(self._body[:_MAX_BODY])
-        return HandshakeRejected(response.status_code, headers_of(response), body)
+        return HandshakeRejected(Response(response.status_code, headers_of(response), body))
 
-    def _accepted(self, response: h11.InformationalResponse) -> Response:
+    def _accepted(self, response: h11.InformationalResponse) -> Agreement:
         headers = headers_of(response)
         if response.http_version < b"1.1":
             raise HandshakeError("the server switches protocols in HTTP/1.0")
@@ -200,9 +211,8 @@ class ClientHandshake:
                 f"the server chose the subprotocol {', '.join(subprotocols)!r}, "
                 f"which is none of those offered: {self._subprotocols!r}"
             )
-        return Response(
-            response.status_code,
-            headers,
+        return Agreement(
+            Response(response.status_code, headers),
             subprotocols[0] if subprotocols else None,
             agree(headers.get_all("Sec-WebSocket-Extensions"), self._compression),
             self._parser.trailing_data[0],

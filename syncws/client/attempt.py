@@ -1,0 +1,47 @@
+"""What a client tells of its way back to a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .course import Step
+
+__all__ = ["Attempt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A step on the way back to a connection; what `on_reconnect` gets.
+
+    Attributes:
+        number: Which attempt it is since there was a connection, from 1 on.
+        url: The address, without user and password.
+        state: "waiting": it will be made; "connecting": it is being made;
+            "connected": it has succeeded.
+        wait: Seconds until it is made, if it is waiting.
+        error: If it is waiting, why: the connection was lost, or the attempt
+            before has failed.
+        unsent: Bytes of frames that a send had taken and that got lost with
+            the connection. What the system had taken already may be lost,
+            too, which nobody can know.
+    """
+
+    number: int
+    url: str
+    state: Literal["waiting", "connecting", "connected"]
+    wait: float = 0.0
+    error: BaseException | None = None
+    unsent: int = 0
+
+    @classmethod
+    def waiting(cls, step: Step, url: str, error: BaseException, unsent: int = 0) -> Attempt:
+        """Return what tells of a step that will be taken."""
+        return cls(step.number, url, "waiting", step.wait, error, unsent)
+
+    def __str__(self) -> str:
+        if self.state == "waiting":
+            return f"attempt {self.number} at {self.url} in {self.wait:.3g} s"
+        if self.state == "connecting":
+            return f"attempt {self.number} at {self.url}"
+        return f"connected to {self.url} by attempt {self.number}"

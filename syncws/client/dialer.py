@@ -1,0 +1,107 @@
+"""One address to connect to, with all that it takes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+
+from ..config import ClientConfig, TLSConfig
+from ..errors import HandshakeRejected
+from ..protocol.client_handshake import Agreement
+from ..protocol.uri import parse_uri
+from .connect import Cancel, connect
+from .cookies import CookieStore
+
+__all__ = ["Dialer", "tls_context"]
+
+
+class Dialer:
+    """Connects to one address.
+
+    Args:
+        url: The address; what is wrong with it is a ValueError.
+        config: What the handshake has, and its timeout.
+        tls: For wss://; None for the system's authorities.
+        unix_path: A Unix-domain socket in place of the URL's host and port.
+        cookies: The client's cookies.
+
+    Attributes:
+        url: The address without user and password.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        config: ClientConfig,
+        tls: ssl.SSLContext | None,
+        unix_path: str | None,
+        cookies: CookieStore,
+    ) -> None:
+        self._uri = uri = parse_uri(url)
+        if tls is not None and not uri.secure:
+            raise ValueError("ssl is given but the URL begins with ws://; write wss:// for TLS")
+        self._config = config
+        self._tls = tls
+        self._unix_path = unix_path
+        self._cookies = cookies
+        # A Cookie header that was given by hand is the whole truth.
+        self._by_hand = any(name.lower() == "cookie" for name, _ in config.headers)
+        self.url = f"{'wss' if uri.secure else 'ws'}://{uri.host_header}{uri.target}"
+
+    def dial(self, cancel: Cancel | None = None) -> tuple[socket.socket, Agreement]:
+        """Connect and do the handshake. Blocks for up to `handshake_timeout`.
+
+        Raises:
+            ConnectError: No WebSocket came about.
+        """
+        headers: tuple[tuple[str, str], ...] = ()
+        cookie = None if self._by_hand else self._cookies.header(self._uri)
+        if cookie is not None:
+            headers = (("Cookie", cookie),)
+        try:
+            sock, agreement = connect(
+                self._uri, self._config, self._tls, self._unix_path, headers=headers, cancel=cancel
+            )
+        except HandshakeRejected as exc:
+            self._cookies.keep(self._uri, exc.response.headers)
+            raise
+        self._cookies.keep(self._uri, agreement.response.headers)
+        return sock, agreement
+
+
+def tls_context(given: object) -> ssl.SSLContext | None:
+    """Return the context for what a client was given as `ssl`.
+
+    Raises:
+        TypeError, ValueError: It is nothing that a client can use.
+        OSError: A file of it cannot be read.
+    """
+    if given is None:
+        return None
+    if isinstance(given, TLSConfig):
+        return _make_context(given)
+    if not isinstance(given, ssl.SSLContext):
+        raise TypeError(f"ssl must be a syncws.TLSConfig, an ssl.SSLContext or None, not {given!r}")
+    if given.protocol is ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError(
+            "ssl is a server's context: make a client's with ssl.create_default_context()"
+        )
+    return given
+
+
+def _make_context(config: TLSConfig) -> ssl.SSLContext:
+    path = config.ca_file
+    try:
+        context = ssl.create_default_context(cafile=None if path is None else os.fspath(path))
+        path = config.cert_file
+        if path is not None:
+            context.load_cert_chain(path, config.key_file, config.password or "")
+    except ssl.SSLError as exc:
+        raise ValueError(f"{path} is no certificate in PEM that can be used: {exc}") from exc
+    except OSError as exc:
+        raise OSError(exc.errno, f"cannot read {path}: {exc.strerror}") from exc
+    if not config.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,540 @@
+"""A client's connection that is made again when it is lost.
+
+    CONNECTED ──> WAITING <──> DIALING ──> CONNECTED
+        any of them ──> CLOSED
+
+Threads: methods under "I/O thread" run only in the IOLoop, `_dial` in a worker;
+methods under "Any thread" may be called from anywhere. Nothing waits for an
+attempt to come: a timer of the loop does.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ..config import ConnectionConfig, RetryConfig
+from ..endpoint import Address, peer_addresses
+from ..engine.connection import Connection
+from ..engine.dispatch import CLOSED, RECONNECT, Inbox
+from ..engine.lane import Lane
+from ..engine.loop import IOLoop
+from ..engine.outbound import Outbound
+from ..engine.timers import Timer
+from ..engine.transport import Transport, make_transport
+from ..errors import (
+    Close,
+    ConnectError,
+    ConnectionClosed,
+    Reconnecting,
+    SendTimeout,
+)
+from ..logs import log_safely
+from ..protocol.client_handshake import Agreement
+from ..protocol.events import BINARY, ERROR, Event
+from ..timing import Deadline
+from .attempt import Attempt
+from .connect import Cancel
+from .course import Course, Step
+from .dialer import Dialer
+from .relay import Relay
+
+__all__ = ["Link", "Opened", "log_attempt"]
+
+_NO_CLOSE = Close(1006)
+
+_log = logging.getLogger("syncws.client")
+
+
+class _State(enum.Enum):
+    CONNECTED = "there is a connection"
+    WAITING = "the next attempt is a while away"
+    DIALING = "a worker connects"
+    CLOSED = "it has ended for good"
+
+
+_MOVES = {
+    _State.CONNECTED: {_State.WAITING, _State.CLOSED},
+    _State.WAITING: {_State.DIALING, _State.CLOSED},
+    _State.DIALING: {_State.WAITING, _State.CONNECTED, _State.CLOSED},
+    _State.CLOSED: set[_State](),
+}
+
+
+class Opened(NamedTuple):
+    """What an attempt has come to: a socket behind its handshake."""
+
+    transport: Transport
+    agreement: Agreement
+    addresses: tuple[Address, Address]
+
+    @classmethod
+    def of(cls, sock: socket.socket, agreement: Agreement) -> Opened:
+        """Take over a connected socket.
+
+        Raises:
+            ConnectError: It is lost already.
+        """
+        try:
+            return cls(make_transport(sock), agreement, peer_addresses(sock))
+        except OSError as exc:
+            sock.close()
+            raise ConnectError("the connection was lost right behind the handshake") from exc
+
+
+class Link:
+    """Connections to one peer, one after the other, as one.
+
+    Guarantees:
+        - The inbox gets the events of one connection after those of the one
+          before it, and `CLOSED` last, once, when there will be no more.
+        - A message that `send` has given to one connection is never sent on
+          another.
+
+    Args:
+        loop: The I/O loop.
+        lane: Where attempts to connect are made.
+        dialers: The addresses.
+        course: Which of them is next, and when.
+        retry: What counts as a loss, and whether `send` waits.
+        inbox: Where events go.
+        reading: Whether to read at once, or after `ask_to_read`.
+        make: Makes a connection; called with what was opened, the inbox, and
+            what to call at its end.
+        on_open: Called in the I/O thread with each further connection: the
+            address, and what was opened.
+        on_end: Called once in the I/O thread when there will be no more.
+        telling: Whether the inbox is told of attempts.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cancel",
+        "_connection",
+        "_course",
+        "_dialers",
+        "_error",
+        "_farewells",
+        "_full",
+        "_inbox",
+        "_lane",
+        "_lock",
+        "_loop",
+        "_make",
+        "_midway",
+        "_on_end",
+        "_on_open",
+        "_reading",
+        "_relay",
+        "_state",
+        "_status_codes",
+        "_telling",
+        "_timer",
+        "_waits",
+        "closed_here",
+    )
+
+    def __init__(
+        self,
+        loop: IOLoop,
+        lane: Lane,
+        dialers: Sequence[Dialer],
+        course: Course,
+        retry: RetryConfig,
+        *,
+        inbox: Inbox,
+        reading: bool,
+        opened: Opened,
+        make: Callable[[Opened, Inbox, Callable[[Connection], None]], Connection],
+        on_open: Callable[[str, Opened], None],
+        on_end: Callable[[], None],
+        telling: bool,
+    ) -> None:
+        self._loop = loop
+        self._lane = lane
+        self._dialers = tuple(dialers)
+        self._status_codes = retry.status_codes
+        self._waits = retry.wait_to_send
+        self._inbox = inbox
+        self._make = make
+        self._on_open = on_open
+        self._on_end = on_end
+        self._telling = telling
+
+        # Owned by the I/O thread.
+        self._course = course
+        self._reading = reading
+        self._timer: Timer | None = None
+        self._full = False  # the inbox has more to tell than it should
+
+        # Guarded by _lock; _state and _connection may be read without it.
+        self._lock = threading.Condition()
+        self._state = _State.CONNECTED
+        self._cancel = Cancel()  # of the attempt under way, or of none
+        self.closed_here = False  # this end has closed for good
+        self._error: BaseException | None = None  # why there is no connection any more
+        self._farewells: dict[object, Callable[[], None]] = {}
+        # Where a fragmented message is under way.
+        self._midway: Connection | None = None
+        self._relay = Relay(inbox)
+        self._connection = make(opened, self._relay, self._ended)
+        loop.own(self)
+
+    # -- I/O thread ------------------------------------------------------
+
+    def begin(self, rest: bytes) -> None:
+        """Start the first connection. `rest` came behind the handshake."""
+        connection = self._connection
+        self._loop.guard(connection, connection.start, b"", rest, self._reading, False)
+
+    def _ended(self, connection: Connection) -> None:
+        """The connection is gone: for good, or until the next attempt succeeds."""
+        if self._state is not _State.CONNECTED:
+            return
+        if self._is_final(connection):
+            self._finish(self._relay.error, connection.received or _NO_CLOSE)
+            return
+        url = self._dialers[self._course.target].url
+        closed = connection.closed_error()
+        error = self._relay.error or closed
+        step = self._course.lost()
+        if step is None:
+            self._finish(error, connection.received or _NO_CLOSE)
+        else:
+            self._wait(step, url, error, closed.unsent)
+
+    def _is_final(self, connection: Connection) -> bool:
+        """Whether this end has closed, or the peer in order. Any thread."""
+        if self.closed_here:
+            return True
+        if connection.error is not None:
+            return False
+        if connection.closed_here:
+            return True
+        close = connection.received
+        return close is not None and close.code not in self._status_codes
+
+    def _wait(self, step: Step, before: str, error: BaseException, unsent: int = 0) -> None:
+        with self._lock:
+            self._move(_State.WAITING)
+        attempt = Attempt.waiting(step, self._dialers[step.target].url, error, unsent)
+        self._loop.call_in_worker(log_attempt, before, attempt)
+        self._tell(attempt)
+        when = self._loop.clock() + step.wait
+        self._timer = self._loop.call_at(when, self._begin_attempt, self)
+
+    def _begin_attempt(self) -> None:
+        dialer = self._dialers[self._course.target]
+        with self._lock:
+            self._move(_State.DIALING)
+            self._cancel = Cancel()
+        attempt = Attempt(self._course.attempts + 1, dialer.url, "connecting")
+        self._loop.call_in_worker(log_attempt, dialer.url, attempt)
+        self._tell(attempt)
+        self._lane.submit(self._dial, dialer, self._cancel)
+
+    def _succeeded(self, opened: Opened) -> None:
+        if self._state is not _State.DIALING:
+            opened.transport.close()
+            return
+        url = self._dialers[self._course.target].url
+        attempt = Attempt(self._course.attempts + 1, url, "connected")
+        relay = Relay(self._inbox)
+        connection = self._make(opened, relay, self._ended)
+        with self._lock:
+            closed = self.closed_here
+            if not closed:
+                self._connection = connection
+                self._move(_State.CONNECTED)
+        if closed:
+            connection.abort()
+            self._give_up()
+            return
+        self._relay = relay
+        self._course.connected()
+        self._on_open(url, opened)
+        self._loop.call_in_worker(log_attempt, url, attempt)
+        self._tell(attempt, always=True)
+        self.begin(opened.agreement.rest)
+
+    def _failed(self, error: BaseException) -> None:
+        if self._state is not _State.DIALING:
+            return
+        url = self._dialers[self._course.target].url
+        step = self._course.failed(error)
+        if step is not None:
+            self._wait(step, url, error)
+            return
+        reason = self._course.verdict([dialer.url for dialer in self._dialers])
+        self._loop.call_in_worker(_log.error, "%s: giving up: %s", url, reason)
+        self._finish(reason, _NO_CLOSE)
+
+    def _finish(self, error: BaseException | None, close: Close) -> None:
+        """There will be no more connection: tell everyone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        with self._lock:
+            self._error = error
+            self._move(_State.CLOSED)
+            farewells, self._farewells = self._farewells, {}
+        self._loop.disown(self)
+        for call in farewells.values():
+            call()
+        if error is not None:
+            self._inbox.put(Event(ERROR, error))
+        self._inbox.put(Event(CLOSED, close))
+        self._on_end()
+
+    def _tell(self, attempt: Attempt, *, always: bool = False) -> None:
+        """Have on_reconnect called; unless it is so far behind that it would never catch up."""
+        if self._telling and (always or not (self._full and self._inbox.busy())):
+            self._full = self._inbox.put(Event(RECONNECT, attempt))
+
+    def _give_up(self) -> None:
+        """This end has closed while there was no connection."""
+        if self._state in (_State.WAITING, _State.DIALING):
+            self._finish(None, _NO_CLOSE)
+
+    def on_ready(self, mask: int) -> None:
+        """Not called: the connection has the socket."""
+
+    def abort(self) -> None:
+        """End now, for good."""
+        with self._lock:
+            self.closed_here = True
+        self._cancel.cancel()
+        if self._state is _State.CONNECTED:
+            self._connection.abort()
+        else:
+            self._give_up()
+
+    def on_loop_error(self, error: BaseException) -> None:
+        """Something of ours raised in the I/O thread."""
+        if self._state is not _State.CLOSED:
+            self._finish(error, _NO_CLOSE)
+
+    def abandon(self) -> None:
+        """In a forked child: the connection is the parent's."""
+        self._lock = threading.Condition()
+        self._state = _State.CLOSED
+        self._inbox.close()
+
+    def _begin_reading(self) -> None:
+        self._reading = True
+        self._connection.ask_to_read()
+
+    # -- Worker thread ---------------------------------------------------
+
+    def _dial(self, dialer: Dialer, cancel: Cancel) -> None:
+        """Make one attempt."""
+        try:
+            opened = Opened.of(*dialer.dial(cancel))
+        except BaseException as exc:
+            self._loop.call_soon(self._failed, exc, owner=self)
+        else:
+            self._loop.call_soon(self._succeeded, opened, owner=self)
+
+    # -- Any thread ------------------------------------------------------
+
+    @property
+    def config(self) -> ConnectionConfig:
+        """The limits and timeouts in force."""
+        return self._connection.config
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from the last keepalive ping to its pong; None before the first."""
+        return self._connection.latency
+
+    @property
+    def outbound(self) -> Outbound:
+        """What sends on the connection that there is, or was."""
+        return self._connection.outbound
+
+    @property
+    def sending(self) -> bool:
+        """Whether there is a connection on which messages can be sent."""
+        return self._connection.sending
+
+    @property
+    def state(self) -> enum.Enum:
+        """Where the connection stands, or what is done to have one."""
+        return self._connection.state if self._state is _State.CONNECTED else self._state
+
+    @property
+    def over(self) -> bool:
+        """Whether there will be no connection any more."""
+        return self._state is _State.CLOSED
+
+    @property
+    def transport(self) -> Transport:
+        """The socket, to be asked for addresses and certificates only."""
+        return self._connection.transport
+
+    def send(self, opcode: int, payload: bytes, final: bool = True) -> None:
+        """Send a message, a fragment of one, a ping or a pong; see `Endpoint.send_text`.
+
+        Raises:
+            Reconnecting: There is no connection, or it was lost meanwhile.
+        """
+        deadline: Deadline | None = None
+        while True:
+            connection = self._connection
+            message = opcode <= BINARY
+            if message and self._midway is not None:
+                self._check_midway(connection)
+            try:
+                connection.outbound.send(opcode, payload, final)
+            except ConnectionClosed as exc:
+                if self.over or self._is_final(connection):
+                    final = self._final_error(exc)
+                    raise final from final.__cause__
+                deadline = self._wait_to_send(connection, exc, deadline)
+                continue
+            if message and (not final or self._midway is not None):
+                self._midway = None if final else connection
+            return
+
+    def _check_midway(self, connection: Connection) -> None:
+        """Refuse a fragment whose predecessors went elsewhere."""
+        with self._lock:
+            if self._midway in (None, connection):
+                return
+            self._midway = None
+        raise Reconnecting(
+            "the fragments of this message that were sent before are lost with their "
+            "connection: send it again from its beginning"
+        )
+
+    def _wait_to_send(
+        self, connection: Connection, error: ConnectionClosed, deadline: Deadline | None
+    ) -> Deadline:
+        """Wait for the next connection, if that is wanted and cannot send anything twice."""
+        if error.maybe_sent:
+            raise Reconnecting(
+                "the connection was lost while this message was sent, which may have reached "
+                "the peer or not; it is being made again",
+                maybe_sent=True,
+            ) from error
+        if not self._waits:
+            raise Reconnecting(
+                "the connection is lost and is being made again; nothing of this message was sent"
+            ) from error
+        # The I/O thread must not wait for itself.
+        timeout = 0.0 if self._loop.in_thread() else self.config.send_timeout
+        deadline = deadline or Deadline(timeout, self._loop.clock)
+        with self._lock:
+            while not self.over and self._connection is connection:
+                remaining = deadline.remaining()
+                if remaining == 0.0:
+                    raise SendTimeout(
+                        f"there was no connection for {timeout} s; nothing of this message was sent"
+                    )
+                self._lock.wait(remaining)
+        return deadline
+
+    def _final_error(self, error: ConnectionClosed) -> ConnectionClosed:
+        """Return what a send that found its connection closed has to raise."""
+        final = self.closed_error()
+        final.maybe_sent = error.maybe_sent
+        return final
+
+    def closed_error(self) -> ConnectionClosed:
+        """Return the error that tells how it has ended."""
+        error = self._connection.closed_error()
+        if isinstance(self._error, ConnectError):
+            error.__cause__ = self._error
+        return error
+
+    def ask_to_read(self) -> None:
+        """Begin to read. Harmless if that is so already."""
+        self._loop.call_soon(self._begin_reading, owner=self)
+
+    def start_close(self, close: Close, timeout: float) -> None:
+        """Close for good, within `timeout` seconds. Does not wait."""
+        if not self.over:
+            self._connect_no_more().start_close(close, timeout)
+            self._inbox.close()
+
+    def fail(self, error: BaseException, close: Close) -> None:
+        """Close for good because this end cannot go on. Does not wait."""
+        self._connect_no_more().fail(error, close)
+
+    def _connect_no_more(self) -> Connection:
+        """Return the last connection that there is."""
+        with self._lock:
+            self.closed_here = True
+            connection = self._connection
+            cancel = self._cancel
+        cancel.cancel()
+        self._loop.call_soon(self._give_up, owner=self)
+        return connection
+
+    def give_up(self) -> None:
+        """Have no more messages delivered: whoever gets them cannot go on."""
+        if self.over or self._is_final(self._connection):
+            self.closed_here = True
+
+    def ask_to_abort(self) -> None:
+        """End now, for good, without a closing handshake. Does not wait."""
+        self._loop.call_soon(self.abort, owner=self)
+
+    def wait_closed(self, timeout: float | None) -> bool:
+        """Wait until there is no connection and will be none; return whether that is so."""
+        deadline = Deadline(0.0 if self._loop.in_thread() else timeout, self._loop.clock)
+        with self._lock:
+            while not self.over:
+                remaining = deadline.remaining()
+                if remaining == 0.0:
+                    return False
+                self._lock.wait(remaining)
+        return True
+
+    def when_ended(self, key: object, call: Callable[[], None]) -> bool:
+        """Have `call()` made in the I/O thread at the end for good; False if that was."""
+        with self._lock:
+            if self.over:
+                return False
+            self._farewells[key] = call
+            return True
+
+    def not_when_ended(self, key: object) -> None:
+        """Forget what `when_ended` was told."""
+        with self._lock:
+            self._farewells.pop(key, None)
+
+    # -- Under the lock --------------------------------------------------
+
+    def _move(self, state: _State) -> None:
+        """Requires _lock."""
+        assert state in _MOVES[self._state], f"{self._state} to {state}"
+        self._state = state
+        self._lock.notify_all()
+
+
+def log_attempt(before: str, attempt: Attempt) -> None:
+    """Log a step on the way back to a connection; it may run a user's code.
+
+    Args:
+        before: The address of the connection or attempt before.
+        attempt: The step.
+    """
+    if attempt.state == "waiting":
+        where = "" if attempt.url == before else f" at {attempt.url}"
+        log_safely(
+            _log,
+            logging.WARNING,
+            "%s: %s; attempt %d%s in %.3g s",
+            before,
+            attempt.error,
+            attempt.number,
+            where,
+            attempt.wait,
+        )
+    else:
+        log_safely(_log, logging.INFO, "%s", attempt)
