@@ -363,7 +363,7 @@ def test_a_connection_lost_right_behind_the_handshake_is_a_connect_error(
     def lost(sock: object) -> None:
         raise OSError(107, "Transport endpoint is not connected")
 
-    monkeypatch.setattr("syncws.client.link.peer_addresses", lost)
+    monkeypatch.setattr("syncws.client.dialer.peer_addresses", lost)
     with RawServer() as server:
         opening = Task(syncws.Client, server.url)
         with server.accept() as peer:

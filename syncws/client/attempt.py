@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
+from ..logs import log_safely
 from .course import Step
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "log_attempt"]
+
+_log = logging.getLogger("syncws.client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +49,26 @@ class Attempt:
         if self.state == "connecting":
             return f"attempt {self.number} at {self.url}"
         return f"connected to {self.url} by attempt {self.number}"
+
+
+def log_attempt(before: str, attempt: Attempt) -> None:
+    """Log a step on the way back to a connection; it may run a user's code.
+
+    Args:
+        before: The address of the connection or attempt before.
+        attempt: The step.
+    """
+    if attempt.state == "waiting":
+        where = "" if attempt.url == before else f" at {attempt.url}"
+        log_safely(
+            _log,
+            logging.WARNING,
+            "%s: %s; attempt %d%s in %.3g s",
+            before,
+            attempt.error,
+            attempt.number,
+            where,
+            attempt.wait,
+        )
+    else:
+        log_safely(_log, logging.INFO, "%s", attempt)

@@ -26,11 +26,11 @@ from ..protocol.headers import normalize_extra_headers
 from ..protocol.http import RESERVED
 from ..service import Service
 from ..timing import check_timeout
-from .attempt import Attempt
+from .attempt import Attempt, log_attempt
 from .cookies import Cookies, CookieStore
 from .course import Course
-from .dialer import Dialer, tls_context
-from .link import Link, Opened, log_attempt
+from .dialer import Dialer, Opened, tls_context
+from .link import Link
 
 __all__ = ["Client"]
 
@@ -352,11 +352,11 @@ class Client(Endpoint):
 def _connect(dialers: Sequence[Dialer], course: Course | None) -> Opened:
     """Connect to the first address that can be, as `course` says; to the only one without it."""
     if course is None:
-        return Opened.of(*dialers[0].dial())
+        return dialers[0].dial()
     while True:
         url = dialers[course.target].url
         try:
-            opened = Opened.of(*dialers[course.target].dial())
+            opened = dialers[course.target].dial()
         except ConnectError as exc:
             step = course.failed(exc)
             if step is None:

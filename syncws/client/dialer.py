@@ -5,15 +5,39 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from typing import NamedTuple
 
 from ..config import ClientConfig, TLSConfig
-from ..errors import HandshakeRejected
+from ..endpoint import Address, peer_addresses
+from ..engine.transport import Transport, make_transport
+from ..errors import ConnectError, HandshakeRejected
 from ..protocol.client_handshake import Agreement
 from ..protocol.uri import parse_uri
 from .connect import Cancel, connect
 from .cookies import CookieStore
 
-__all__ = ["Dialer", "tls_context"]
+__all__ = ["Dialer", "Opened", "tls_context"]
+
+
+class Opened(NamedTuple):
+    """What an attempt has come to: a socket behind its handshake."""
+
+    transport: Transport
+    agreement: Agreement
+    addresses: tuple[Address, Address]
+
+    @classmethod
+    def of(cls, sock: socket.socket, agreement: Agreement) -> Opened:
+        """Take over a connected socket.
+
+        Raises:
+            ConnectError: It is lost already.
+        """
+        try:
+            return cls(make_transport(sock), agreement, peer_addresses(sock))
+        except OSError as exc:
+            sock.close()
+            raise ConnectError("the connection was lost right behind the handshake") from exc
 
 
 class Dialer:
@@ -49,7 +73,7 @@ class Dialer:
         self._by_hand = any(name.lower() == "cookie" for name, _ in config.headers)
         self.url = f"{'wss' if uri.secure else 'ws'}://{uri.host_header}{uri.target}"
 
-    def dial(self, cancel: Cancel | None = None) -> tuple[socket.socket, Agreement]:
+    def dial(self, cancel: Cancel | None = None) -> Opened:
         """Connect and do the handshake. Blocks for up to `handshake_timeout`.
 
         Raises:
@@ -67,7 +91,7 @@ class Dialer:
             self._cookies.keep(self._uri, exc.response.headers)
             raise
         self._cookies.keep(self._uri, agreement.response.headers)
-        return sock, agreement
+        return Opened.of(sock, agreement)
 
 
 def tls_context(given: object) -> ssl.SSLContext | None:

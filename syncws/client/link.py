@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import enum
 import logging
-import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from ..config import ConnectionConfig, RetryConfig
-from ..endpoint import Address, peer_addresses
 from ..engine.connection import Connection
 from ..engine.dispatch import CLOSED, RECONNECT, Inbox
 from ..engine.lane import Lane
 from ..engine.loop import IOLoop
 from ..engine.outbound import Outbound
 from ..engine.timers import Timer
-from ..engine.transport import Transport, make_transport
+from ..engine.transport import Transport
 from ..errors import (
     Close,
     ConnectError,
@@ -33,17 +30,15 @@ from ..errors import (
     Reconnecting,
     SendTimeout,
 )
-from ..logs import log_safely
-from ..protocol.client_handshake import Agreement
 from ..protocol.events import BINARY, ERROR, Event
 from ..timing import Deadline
-from .attempt import Attempt
+from .attempt import Attempt, log_attempt
 from .connect import Cancel
 from .course import Course, Step
-from .dialer import Dialer
+from .dialer import Dialer, Opened
 from .relay import Relay
 
-__all__ = ["Link", "Opened", "log_attempt"]
+__all__ = ["Link"]
 
 _NO_CLOSE = Close(1006)
 
@@ -63,27 +58,6 @@ _MOVES = {
     _State.DIALING: {_State.WAITING, _State.CONNECTED, _State.CLOSED},
     _State.CLOSED: set[_State](),
 }
-
-
-class Opened(NamedTuple):
-    """What an attempt has come to: a socket behind its handshake."""
-
-    transport: Transport
-    agreement: Agreement
-    addresses: tuple[Address, Address]
-
-    @classmethod
-    def of(cls, sock: socket.socket, agreement: Agreement) -> Opened:
-        """Take over a connected socket.
-
-        Raises:
-            ConnectError: It is lost already.
-        """
-        try:
-            return cls(make_transport(sock), agreement, peer_addresses(sock))
-        except OSError as exc:
-            sock.close()
-            raise ConnectError("the connection was lost right behind the handshake") from exc
 
 
 class Link:
@@ -282,6 +256,7 @@ class Link:
             self._error = error
             self._move(_State.CLOSED)
             farewells, self._farewells = self._farewells, {}
+        self._cancel.cancel()
         self._loop.disown(self)
         for call in farewells.values():
             call()
@@ -315,7 +290,10 @@ class Link:
 
     def on_loop_error(self, error: BaseException) -> None:
         """Something of ours raised in the I/O thread."""
-        if self._state is not _State.CLOSED:
+        if self._state is _State.CONNECTED:
+            self._relay.error = self._relay.error or error
+            self.abort()
+        elif self._state is not _State.CLOSED:
             self._finish(error, _NO_CLOSE)
 
     def abandon(self) -> None:
@@ -333,7 +311,7 @@ class Link:
     def _dial(self, dialer: Dialer, cancel: Cancel) -> None:
         """Make one attempt."""
         try:
-            opened = Opened.of(*dialer.dial(cancel))
+            opened = dialer.dial(cancel)
         except BaseException as exc:
             self._loop.call_soon(self._failed, exc, owner=self)
         else:
@@ -392,8 +370,8 @@ class Link:
                 connection.outbound.send(opcode, payload, final)
             except ConnectionClosed as exc:
                 if self.over or self._is_final(connection):
-                    final = self._final_error(exc)
-                    raise final from final.__cause__
+                    closed = self._final_error(exc)
+                    raise closed from closed.__cause__
                 deadline = self._wait_to_send(connection, exc, deadline)
                 continue
             if message and (not final or self._midway is not None):
@@ -515,26 +493,3 @@ class Link:
         assert state in _MOVES[self._state], f"{self._state} to {state}"
         self._state = state
         self._lock.notify_all()
-
-
-def log_attempt(before: str, attempt: Attempt) -> None:
-    """Log a step on the way back to a connection; it may run a user's code.
-
-    Args:
-        before: The address of the connection or attempt before.
-        attempt: The step.
-    """
-    if attempt.state == "waiting":
-        where = "" if attempt.url == before else f" at {attempt.url}"
-        log_safely(
-            _log,
-            logging.WARNING,
-            "%s: %s; attempt %d%s in %.3g s",
-            before,
-            attempt.error,
-            attempt.number,
-            where,
-            attempt.wait,
-        )
-    else:
-        log_safely(_log, logging.INFO, "%s", attempt)
