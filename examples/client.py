@@ -2,15 +2,16 @@
 
     python examples/client.py [url]
 
-Start that one first; without a url it is looked for on this machine.
+Without the url of that one it runs its service by itself, whose lines begin
+with the connection's id.
 """
 
 import sys
 import threading
 
-import syncws
+from basic_sample import Basic
 
-URL = "ws://localhost:9090/basic/ws"
+import syncws
 
 
 class Printer(syncws.Service):
@@ -42,9 +43,8 @@ class Printer(syncws.Service):
         self.closed.set()
 
 
-def main():
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
-    url = sys.argv[1] if len(sys.argv) > 1 else URL
+def talk(url):
+    """Return what went wrong, if something did."""
     printer = Printer()
     try:
         client = syncws.Client(url, service=printer, subprotocols=["json"])
@@ -63,6 +63,16 @@ def main():
         if not printer.closed.wait(10):
             return "The server did not close the connection."
     return None
+
+
+def main():
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    if len(sys.argv) > 1:
+        return talk(sys.argv[1])
+    listener = syncws.Listener(0)
+    listener.attach("/basic/ws", Basic())
+    with listener:
+        return talk(f"ws://localhost:{listener.port}/basic/ws")
 
 
 if __name__ == "__main__":

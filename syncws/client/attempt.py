@@ -44,11 +44,10 @@ class Attempt:
         return cls(step.number, url, "waiting", step.wait, error, unsent)
 
     def __str__(self) -> str:
-        if self.state == "waiting":
-            return f"attempt {self.number} at {self.url} in {self.wait:.3g} s"
-        if self.state == "connecting":
-            return f"attempt {self.number} at {self.url}"
-        return f"connected to {self.url} by attempt {self.number}"
+        if self.state == "connected":
+            return f"connected to {self.url} by attempt {self.number}"
+        when = "now" if self.state == "connecting" else f"in {self.wait:.3g} s ({self.error})"
+        return f"attempt {self.number} at {self.url} {when}"
 
 
 def log_attempt(before: str, attempt: Attempt) -> None:
