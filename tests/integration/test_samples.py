@@ -66,10 +66,8 @@ def test_the_client_of_the_retry_sample_comes_back() -> None:
     lines = lines_of("retry.py")
     assert lines[0] == "text: You said: hello"
     assert lines[-2:] == ["text: You said: hello again", "closed: 1000"]
-    assert re.fullmatch(
-        r"reconnect: attempt 1 at ws://localhost:PORT/ in 0\.\d+ s \(the connection is closed: .*\)",
-        lines[1],
-    )
+    first = r"reconnect: attempt 1 at ws://localhost:PORT/ in 0\.\d+ s "
+    assert re.fullmatch(first + r"\(the connection is closed: .*\)", lines[1])
     refused = [line for line in lines if line.endswith("failed: Connection refused)")]
     assert refused
     numbers = [int(found) for found in re.findall(r"attempt (\d+) at", "\n".join(lines))]
