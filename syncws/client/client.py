@@ -35,7 +35,7 @@ from .link import Link
 __all__ = ["Client"]
 
 _DEFAULTS = ClientConfig()
-_NO_RETRY = RetryConfig(status_codes=(), wait_to_send=False)
+_LOSS = RetryConfig()  # what counts as one without retries
 
 _log = logging.getLogger("syncws.client")
 
@@ -198,7 +198,7 @@ class Client(Endpoint):
                 self._engine.dialing(loop),
                 dialers,
                 course,
-                retry or _NO_RETRY,
+                retry or _LOSS,
                 inbox=inbox,
                 reading=ready_on_connect,
                 opened=opened,
@@ -355,6 +355,9 @@ def _connect(dialers: Sequence[Dialer], course: Course | None) -> Opened:
         return dialers[0].dial()
     while True:
         url = dialers[course.target].url
+        number = course.attempts + 1
+        if number > 1:
+            log_attempt(url, Attempt(number, url, "connecting"))
         try:
             opened = dialers[course.target].dial()
         except ConnectError as exc:
@@ -367,6 +370,8 @@ def _connect(dialers: Sequence[Dialer], course: Course | None) -> Opened:
             log_attempt(url, Attempt.waiting(step, dialers[step.target].url, exc))
             threading.Event().wait(step.wait)
         else:
+            if number > 1:
+                log_attempt(url, Attempt(number, url, "connected"))
             course.connected()
             return opened
 

@@ -9,7 +9,7 @@ import selectors
 import socket
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..config import ClientConfig
@@ -45,6 +45,16 @@ class Cancel:
         self._lock = threading.Lock()
         self._cancelled = False
         self._sockets: set[socket.socket] = set()
+        self._close: Callable[[], None] | None = None  # what came of the attempt
+
+    def check(self) -> None:
+        """Raise if the attempt was cancelled.
+
+        Raises:
+            ConnectError: It was.
+        """
+        if self._cancelled:
+            raise ConnectError("the client was closed while it was connecting")
 
     def watch(self, sock: socket.socket) -> None:
         """Have `sock` woken by `cancel`.
@@ -53,23 +63,47 @@ class Cancel:
             ConnectError: That was called already.
         """
         with self._lock:
-            if self._cancelled:
-                raise ConnectError("the client was closed while it was connecting")
+            self.check()
             self._sockets.add(sock)
 
     def forget(self, sock: socket.socket) -> None:
-        """Leave `sock` alone from now on: it is about to be closed, or it is connected."""
+        """Leave `sock` alone from now on: it is about to be closed, or is somebody's."""
         with self._lock:
             self._sockets.discard(sock)
 
+    def keep(self, close: Callable[[], None]) -> None:
+        """The attempt has succeeded: have `close()` called by `cancel`, or now if that was."""
+        with self._lock:
+            if not self._cancelled:
+                self._close = close
+                return
+        close()
+
+    def take(self) -> bool:
+        """Leave alone from now on what was kept; return whether it was not closed."""
+        with self._lock:
+            kept, self._close = self._close, None
+            self._sockets.clear()
+        return kept is not None
+
     def cancel(self) -> None:
-        """Let the attempt fail. Harmless behind its end."""
+        """Let the attempt fail, or close what came of it. Harmless behind `take`."""
         with self._lock:
             self._cancelled = True
+            close, self._close = self._close, None
             for sock in self._sockets:
-                # Behind it nothing waits for this socket any more.
+                # Behind it nothing waits for this socket any more. Not a TLS
+                # socket's own shutdown, behind which it would send plain text.
                 with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        if close is not None:
+            close()
+
+    def abandon(self) -> None:
+        """In a forked child: close this process's copies of the sockets."""
+        self._lock = threading.Lock()
+        for sock in self._sockets:
+            sock.close()
 
 
 def connect(
@@ -102,6 +136,7 @@ def connect(
     )
     deadline = Deadline(config.handshake_timeout)
     cancel = cancel or Cancel()
+    cancel.check()
     where = unix_path if unix_path is not None else f"{uri.host} port {uri.port}"
     step = "connecting"
     sock: socket.socket | None = None
@@ -116,7 +151,6 @@ def connect(
             sock = _wrap(plain, uri, ssl_context or ssl.create_default_context(), deadline, cancel)
         step = "the opening handshake"
         agreement = _upgrade(sock, handshake, deadline)
-        cancel.forget(sock)
     except BaseException as exc:
         if sock is not None:
             cancel.forget(sock)

@@ -127,6 +127,15 @@ def _may_pass(error: BaseException) -> bool:
     """Whether another attempt at the same address may succeed."""
     if isinstance(error, HandshakeRejected):
         return error.status not in _FINAL_STATUSES
-    return isinstance(error, ConnectError) and not isinstance(
-        error.__cause__, ssl.SSLCertVerificationError
-    )
+    return isinstance(error, ConnectError) and not _is_about_certificates(error.__cause__)
+
+
+def _is_about_certificates(error: BaseException | None) -> bool:
+    """Whether a certificate was refused: the server's here, or ours there."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return True
+    if not isinstance(error, ssl.SSLError):
+        return False
+    # The alerts of RFC 8446 section 6.2, as OpenSSL calls them.
+    reason = getattr(error, "reason", None) or ""
+    return "CERTIFICATE" in reason or "UNKNOWN_CA" in reason

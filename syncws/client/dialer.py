@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 from typing import NamedTuple
@@ -115,17 +114,24 @@ def tls_context(given: object) -> ssl.SSLContext | None:
 
 
 def _make_context(config: TLSConfig) -> ssl.SSLContext:
-    path = config.ca_file
-    try:
-        context = ssl.create_default_context(cafile=None if path is None else os.fspath(path))
-        path = config.cert_file
+    for path in (config.ca_file, config.cert_file, config.key_file):
         if path is not None:
-            context.load_cert_chain(path, config.key_file, config.password or "")
+            with open(path, "rb"):  # the errors of `ssl` do not name the file
+                pass
+    what = "ca_file"
+    try:
+        context = ssl.create_default_context(cafile=config.ca_file)
+        if config.cert_file is not None:
+            what = "cert_file, its key_file or its password"
+            # Without a password OpenSSL would ask for one at the terminal.
+            context.load_cert_chain(config.cert_file, config.key_file, config.password or "")
     except ssl.SSLError as exc:
-        raise ValueError(f"{path} is no certificate in PEM that can be used: {exc}") from exc
-    except OSError as exc:
-        raise OSError(exc.errno, f"cannot read {path}: {exc.strerror}") from exc
+        raise ValueError(f"the {what} is wrong: {_about(exc)}; see {config!r}") from exc
     if not config.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _about(error: ssl.SSLError) -> str:
+    return (error.reason or str(error)).replace("_", " ").lower()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from ..config import ConnectionConfig, RetryConfig
@@ -36,7 +37,7 @@ from .attempt import Attempt, log_attempt
 from .connect import Cancel
 from .course import Course, Step
 from .dialer import Dialer, Opened
-from .relay import Relay
+from .relay import Concluding, Relay
 
 __all__ = ["Link"]
 
@@ -65,7 +66,7 @@ class Link:
 
     Guarantees:
         - The inbox gets the events of one connection after those of the one
-          before it, and `CLOSED` last, once, when there will be no more.
+          before, and `CLOSED` last, once, when there will be no more.
         - A message that `send` has given to one connection is never sent on
           another.
 
@@ -77,17 +78,17 @@ class Link:
         retry: What counts as a loss, and whether `send` waits.
         inbox: Where events go.
         reading: Whether to read at once, or after `ask_to_read`.
-        make: Makes a connection; called with what was opened, the inbox, and
-            what to call at its end.
-        on_open: Called in the I/O thread with each further connection: the
-            address, and what was opened.
-        on_end: Called once in the I/O thread when there will be no more.
+        make: Makes a connection of what was opened, the inbox and what to call
+            at its end.
+        on_open: Called in the I/O thread with each further connection.
+        on_end: Called there, once, when there will be no more.
         telling: Whether the inbox is told of attempts.
     """
 
     __slots__ = (
         "__weakref__",
         "_cancel",
+        "_concluding",
         "_connection",
         "_course",
         "_dialers",
@@ -154,7 +155,10 @@ class Link:
         self._farewells: dict[object, Callable[[], None]] = {}
         # Where a fragmented message is under way.
         self._midway: Connection | None = None
-        self._relay = Relay(inbox)
+        # Filled by the I/O thread, emptied by whoever handles the inbox.
+        self._concluding: Concluding = deque()
+        inbox.on_last = self._conclude
+        self._relay = Relay(inbox, self._concluding)
         self._connection = make(opened, self._relay, self._ended)
         loop.own(self)
 
@@ -211,13 +215,12 @@ class Link:
         self._tell(attempt)
         self._lane.submit(self._dial, dialer, self._cancel)
 
-    def _succeeded(self, opened: Opened) -> None:
-        if self._state is not _State.DIALING:
-            opened.transport.close()
-            return
+    def _succeeded(self, opened: Opened, cancel: Cancel) -> None:
+        if not cancel.take():
+            return  # this end has closed
         url = self._dialers[self._course.target].url
         attempt = Attempt(self._course.attempts + 1, url, "connected")
-        relay = Relay(self._inbox)
+        relay = Relay(self._inbox, self._concluding)
         connection = self._make(opened, relay, self._ended)
         with self._lock:
             closed = self.closed_here
@@ -236,6 +239,8 @@ class Link:
         self.begin(opened.agreement.rest)
 
     def _failed(self, error: BaseException) -> None:
+        if self.closed_here:
+            self._give_up()
         if self._state is not _State.DIALING:
             return
         url = self._dialers[self._course.target].url
@@ -275,9 +280,6 @@ class Link:
         if self._state in (_State.WAITING, _State.DIALING):
             self._finish(None, _NO_CLOSE)
 
-    def on_ready(self, mask: int) -> None:
-        """Not called: the connection has the socket."""
-
     def abort(self) -> None:
         """End now, for good."""
         with self._lock:
@@ -300,6 +302,7 @@ class Link:
         """In a forked child: the connection is the parent's."""
         self._lock = threading.Condition()
         self._state = _State.CLOSED
+        self._cancel.abandon()
         self._inbox.close()
 
     def _begin_reading(self) -> None:
@@ -315,7 +318,13 @@ class Link:
         except BaseException as exc:
             self._loop.call_soon(self._failed, exc, owner=self)
         else:
-            self._loop.call_soon(self._succeeded, opened, owner=self)
+            cancel.keep(opened.transport.close)
+            self._loop.call_soon(self._succeeded, opened, cancel, owner=self)
+
+    def _conclude(self) -> None:
+        """What came before a connection's end is dealt with."""
+        if self._concluding:  # the last of all is no relay's
+            self._concluding.popleft().on_last()
 
     # -- Any thread ------------------------------------------------------
 
@@ -370,9 +379,15 @@ class Link:
                 connection.outbound.send(opcode, payload, final)
             except ConnectionClosed as exc:
                 if self.over or self._is_final(connection):
-                    closed = self._final_error(exc)
+                    closed = self.closed_error()
+                    closed.maybe_sent = exc.maybe_sent
                     raise closed from closed.__cause__
-                deadline = self._wait_to_send(connection, exc, deadline)
+                try:
+                    deadline = self._wait_to_send(connection, exc, deadline)
+                except (Reconnecting, SendTimeout):
+                    if message and self._midway is connection:
+                        self._midway = None  # whoever sends it begins again
+                    raise
                 continue
             if message and (not final or self._midway is not None):
                 self._midway = None if final else connection
@@ -415,12 +430,6 @@ class Link:
                     )
                 self._lock.wait(remaining)
         return deadline
-
-    def _final_error(self, error: ConnectionClosed) -> ConnectionClosed:
-        """Return what a send that found its connection closed has to raise."""
-        final = self.closed_error()
-        final.maybe_sent = error.maybe_sent
-        return final
 
     def closed_error(self) -> ConnectionClosed:
         """Return the error that tells how it has ended."""

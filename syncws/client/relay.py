@@ -5,29 +5,44 @@ Threads: as the inbox's; see `engine.dispatch`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
-from ..engine.dispatch import CLOSED, Inbox
+from ..engine.dispatch import CLOSED, Inbox, nothing
+from ..errors import Close
 from ..protocol.events import CLOSE, ERROR, Event
 
 __all__ = ["Relay"]
 
 # What makes a dispatcher conclude a connection, and no callback hears of.
-_END = Event(CLOSE, None)
+_END = Event(CLOSE, Close(1006))
+
+#: The relays whose connections the inbox has still to conclude, in the order
+#: in which it comes to them.
+Concluding = deque["Relay"]
 
 
 class Relay:
     """Passes everything on but the end of the connection: it may not be the last.
 
+    Args:
+        inbox: The inbox.
+        concluding: What all relays of the inbox share; whoever owns it has the
+            inbox's `on_last` conclude the first of them.
+
     Attributes:
+        on_last: Set by the connection; see `Inbox`. It must not be called for
+            the connection before.
         error: What the connection failed with, if the inbox was to hear of that.
     """
 
-    __slots__ = ("_inbox", "error", "hears_close")
+    __slots__ = ("_concluding", "_inbox", "error", "hears_close", "on_last")
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, concluding: Concluding) -> None:
         self._inbox = inbox
+        self._concluding = concluding
         self.hears_close = inbox.hears_close
+        self.on_last: Callable[[], None] = nothing
         self.error: BaseException | None = None
 
     @property
@@ -39,15 +54,6 @@ class Relay:
     def on_room(self, call: Callable[[], None]) -> None:
         self._inbox.on_room = call
 
-    @property
-    def on_last(self) -> Callable[[], None]:
-        """See `Inbox`."""
-        return self._inbox.on_last
-
-    @on_last.setter
-    def on_last(self, call: Callable[[], None]) -> None:
-        self._inbox.on_last = call
-
     def put(self, event: Event) -> bool:
         """Deliver `event`; return whether what waits has reached its bound."""
         opcode = event[0]
@@ -56,8 +62,10 @@ class Relay:
         if opcode == ERROR:
             self.error = event.data
             event = _END
-        if opcode in (CLOSE, ERROR) and self.hears_close:
-            return False  # it would take it for the last
+        if opcode == CLOSE or opcode == ERROR:
+            if self.hears_close:
+                return False  # it would take it for the last
+            self._concluding.append(self)
         return self._inbox.put(event)
 
     def pause(self) -> bool:

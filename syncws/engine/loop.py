@@ -52,17 +52,21 @@ class Failing(Protocol):
         """A call for this one raised; it must give its descriptor up. In the I/O thread."""
 
 
-class Handler(Failing, Protocol):
-    """What owns a descriptor. Every method runs in the I/O thread."""
-
-    def on_ready(self, mask: int) -> None:
-        """The descriptor is readable, writable or both."""
+class Owned(Failing, Protocol):
+    """What ends with the loop. Every method runs in the I/O thread."""
 
     def abort(self) -> None:
         """End now: the loop stops."""
 
     def abandon(self) -> None:
-        """Close this process's copy of the descriptor, which belongs to the parent process."""
+        """Close this process's copies of descriptors, which belong to the parent process."""
+
+
+class Handler(Owned, Protocol):
+    """What has a descriptor."""
+
+    def on_ready(self, mask: int) -> None:
+        """The descriptor is readable, writable or both."""
 
 
 class Flushable(Failing, Protocol):
@@ -126,7 +130,7 @@ class IOLoop:
         self._stopping = False
 
         # Any thread: what is done with these is atomic.
-        self._handlers: set[Handler] = set()
+        self._handlers: set[Owned] = set()
         self._calls: deque[tuple[Failing | None, Callable[..., None], tuple[Any, ...]]] = deque()
         self.dirty: deque[Flushable] = deque()  # what is to be flushed; see `flush_soon`
         self._wakeup = Wakeup()
@@ -175,14 +179,14 @@ class IOLoop:
         """Make `call(*args)` in a worker: it may run a user's code. In the I/O thread only."""
         self.ready.append(_Errand(call, args))
 
-    def own(self, handler: Handler) -> None:
+    def own(self, handler: Owned) -> None:
         """Have `handler` aborted when the loop ends, and abandoned in a forked child.
 
         At once, and not in the I/O thread only: a fork may come any time.
         """
         self._handlers.add(handler)
 
-    def disown(self, handler: Handler) -> None:
+    def disown(self, handler: Owned) -> None:
         """Forget `handler`: it has no descriptor any more."""
         self._handlers.discard(handler)
 
@@ -217,7 +221,7 @@ class IOLoop:
         """Forget `fileobj`, whether or not it is known."""
         self._poller.unregister(fileobj)
 
-    def call_at(self, when: float, call: Callable[[], None], owner: Handler) -> Timer:
+    def call_at(self, when: float, call: Callable[[], None], owner: Failing) -> Timer:
         """Make `call` at `when` on this loop's clock. `owner` is told if it raises."""
         return self._timers.add(when, functools.partial(self.guard, owner, call))
 

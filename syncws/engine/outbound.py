@@ -436,7 +436,7 @@ class Outbound:
     def release(self) -> None:
         """Give back what is queued: the socket is gone. Requires `lock`."""
         self.open = False
-        self.end.unsent += self._out.size
+        self.end.unsent += self._out.size + sum(map(len, self._shared or ()))
         self._out.clear()
         self._shared = None
         self._sender = None
