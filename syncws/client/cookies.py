@@ -6,6 +6,7 @@ URL that the handshake is in fact a request for.
 
 from __future__ import annotations
 
+import copy
 import http.cookiejar
 import urllib.request
 from collections.abc import Mapping
@@ -38,12 +39,12 @@ class CookieStore:
 
     def __init__(self, cookies: Cookies | None = None) -> None:
         #: The jar; it may be looked at, and added to, from any thread.
-        self.jar = http.cookiejar.CookieJar()
+        self.jar = http.cookiejar.CookieJar(_StrictPolicy())
         if cookies is None:
             return
         if isinstance(cookies, http.cookiejar.CookieJar):
             for cookie in cookies:
-                self.jar.set_cookie(cookie)
+                self.jar.set_cookie(_copy(cookie))
         elif isinstance(cookies, Mapping):
             for name, value in cookies.items():
                 self.jar.set_cookie(_everywhere(name, value))
@@ -69,6 +70,13 @@ class CookieStore:
             self.jar.extract_cookies(_Answer(values), _request(uri))  # type: ignore[arg-type]
 
 
+class _StrictPolicy(http.cookiejar.DefaultCookiePolicy):
+    """What was set without a domain goes back to its host only. RFC 6265 section 5.4."""
+
+    def __init__(self) -> None:
+        super().__init__(strict_ns_domain=self.DomainStrictNonDomain)
+
+
 class _Answer:
     """A response, as a jar wants to see it."""
 
@@ -84,6 +92,13 @@ class _Answer:
 def _request(uri: WebSocketURI) -> Any:
     scheme = "https" if uri.secure else "http"
     return urllib.request.Request(f"{scheme}://{uri.host_header}{uri.target}")
+
+
+def _copy(cookie: http.cookiejar.Cookie) -> http.cookiejar.Cookie:
+    copied = copy.copy(cookie)
+    if not copied.domain:
+        copied.domain_specified = True  # it was made to go everywhere
+    return copied
 
 
 def _everywhere(name: object, value: object) -> http.cookiejar.Cookie:
@@ -103,7 +118,7 @@ def _everywhere(name: object, value: object) -> http.cookiejar.Cookie:
         port=None,
         port_specified=False,
         domain="",
-        domain_specified=False,
+        domain_specified=True,
         domain_initial_dot=False,
         path="/",
         path_specified=True,

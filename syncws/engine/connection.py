@@ -554,8 +554,9 @@ class Connection:
         # Without these cycles all is freed at once.
         inbox.on_room = inbox.on_last = nothing
         self._decoder.release()
-        if self._on_end is not None:
-            self._on_end(self)
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(self)
         with self.outbound.lock:
             self.outbound.notify()
 
