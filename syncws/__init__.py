@@ -37,7 +37,7 @@ from .errors import (
 from .groups.group import Group
 from .native import speedups
 from .protocol.headers import Headers
-from .protocol.http import Request
+from .protocol.http import Query, Request
 from .server.caller import Caller
 from .server.listener import Listener
 from .service import Service
@@ -65,6 +65,7 @@ __all__ = [
     "MessageTypeError",
     "PayloadTooBigError",
     "ProtocolError",
+    "Query",
     "ReceiveTimeout",
     "Request",
     "SendTimeout",

@@ -176,7 +176,7 @@ def test_a_request_however_it_is_cut(cut: int) -> None:
     assert scene.mask == READ
     scene.feed(*(REQUEST[pos : pos + cut] for pos in range(0, len(REQUEST), cut)))
     ((request, rest),) = scene.requests
-    assert (request.path, request.query_string, rest) == ("/path", "query", b"")
+    assert (request.raw_path, request.query_string, rest) == ("/path", "query", b"")
     assert scene.upgraded()
 
 

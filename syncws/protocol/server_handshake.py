@@ -40,12 +40,13 @@ class Refusal:
 
     Attributes:
         status: The HTTP status.
-        text: The body: a sentence for the person who looks at it.
+        text: The body: a sentence for the person who looks at it, or bytes,
+            which are sent as they are.
         headers: Headers beside those of every refusal.
     """
 
     status: int
-    text: str
+    text: str | bytes
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -234,7 +235,7 @@ def refusal_response(refusal: Refusal, *, head_only: bool = False) -> bytes:
     """Return the whole response that refuses a handshake; the connection ends after it.
 
     Args:
-        refusal: What to say. Its text is sent as UTF-8.
+        refusal: What to say. Its text is sent as UTF-8, with a line end behind it.
         head_only: Leave the body out: the answer to a HEAD request.
 
     Raises:
@@ -255,13 +256,19 @@ def refusal_response(refusal: Refusal, *, head_only: bool = False) -> bytes:
     # RFC 9110 section 6.4.1: these have no body.
     if refusal.status in (204, 304):
         return _response_head(refusal.status, fields)
-    body = refusal.text.encode("utf-8", "replace")
-    if not body.endswith(b"\n"):
-        body += b"\n"
+    body, kind = _body(refusal.text)
     if "content-type" not in names:
-        fields.append(("Content-Type", "text/plain; charset=utf-8"))
+        fields.append(("Content-Type", kind))
     fields.append(("Content-Length", str(len(body))))
     return _response_head(refusal.status, fields) + (b"" if head_only else body)
+
+
+def _body(text: str | bytes) -> tuple[bytes, str]:
+    """Return a refusal's body and its type."""
+    if isinstance(text, bytes):
+        return text, "text/plain"
+    body = text.encode("utf-8", "replace")
+    return body if body.endswith(b"\n") else body + b"\n", "text/plain; charset=utf-8"
 
 
 def _response_head(status: int, fields: Sequence[tuple[str, str]]) -> bytes:

@@ -351,9 +351,9 @@ class Listener:
 
     def _decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
         """Refuse a handshake request, or make its socket a connection."""
-        route = self._router.match(request.path)
+        route = self._router.match(request.raw_path)
         if route is None:
-            return Refusal(404, f"There is nothing at {request.path}.")
+            return Refusal(404, f"There is nothing at {request.raw_path}.")
         path, spec = route
         config = spec.config
         secure = opening.transport.secure
