@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import logging
 import os
@@ -136,14 +137,23 @@ class Listener:
         """Lead connections to `path` to a service.
 
         Args:
-            path: An absolute path without a query, such as "/chat".
+            path: An absolute path without a query, such as "/chat". A segment
+                may be a parameter, whose value `caller.request.path_params`
+                has: "/chat/{name}". `{name}` takes any segment that is not
+                empty, `{name:int}`, `{name:float}` and `{name:uuid}` what
+                they say, and `{name:path}`, which comes last, all segments
+                that are left, with their slashes. If several paths match, the
+                most specific one counts, compared from the left: a literal
+                comes before int, float, uuid, a segment and path.
             service: An instance, shared by all connections, or a class, of
-                which each connection gets an instance of its own.
+                which each connection gets an instance of its own. It may
+                stand on other paths and listeners, too.
 
         Raises:
             TypeError: It is no service, or a callback has a wrong name or
                 wrong parameters.
-            ValueError: The path is no absolute path, or is taken.
+            ValueError: The path is no absolute path, or is taken: "/{a}"
+                matches what "/{b}" does.
         """
         self._router.attach(path, ServiceSpec(service, client=False))
 
@@ -354,12 +364,15 @@ class Listener:
         route = self._router.match(request.raw_path)
         if route is None:
             return Refusal(404, f"There is nothing at {request.raw_path}.")
-        path, spec = route
+        spec = route.spec
+        assert spec is not None
+        if route.params:
+            request = dataclasses.replace(request, path_params=dict(route.params))
         config = spec.config
         secure = opening.transport.secure
         refusal = check_upgrade(request) or check_origin(request, config.allowed_origins, secure)
         if refusal is None:
-            self._upgrade(request, opening, rest, path, spec)
+            self._upgrade(request, opening, rest, route.path, spec)
         return refusal
 
     def _upgrade(
