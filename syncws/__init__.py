@@ -40,6 +40,7 @@ from .protocol.headers import Headers
 from .protocol.http import Query, Request
 from .server.caller import Caller
 from .server.listener import Listener
+from .server.upgrade import Upgrade
 from .service import Service
 
 __version__ = "0.1.0"
@@ -71,6 +72,7 @@ __all__ = [
     "SendTimeout",
     "Service",
     "ServiceConfig",
+    "Upgrade",
     "WebSocketError",
     "default_engine",
     "speedups",

@@ -66,6 +66,11 @@ class FakeLoop:
         return [timer for timer in self.timers if timer.call is not None]
 
 
+class FakeSocket:
+    def getpeername(self) -> tuple[str, int]:
+        return ("192.0.2.1", 4321)
+
+
 class FakeTransport:
     """A transport that follows a script.
 
@@ -76,7 +81,7 @@ class FakeTransport:
     secure = False
 
     def __init__(self) -> None:
-        self.sock = object()
+        self.sock = FakeSocket()
         self.handshakes: list[str | Exception] = []
         self.incoming: list[bytes | Exception | None] = []
         self.room: list[int] = []
