@@ -25,6 +25,8 @@ __all__ = [
     "refusal_response",
 ]
 
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
 _QUOTED = 60
 # 16 bytes in base64.
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
@@ -190,6 +192,8 @@ def _is_same_origin(
 
 def choose_subprotocol(request: Request, supported: Sequence[str]) -> str | None:
     """Return the first of `supported` that the client offers. RFC 6455 section 4.2.2."""
+    if not supported:
+        return None
     offered = set(list_of(request.headers, "Sec-WebSocket-Protocol"))
     return next((name for name in supported if name in offered), None)
 
@@ -227,7 +231,8 @@ def accept_response(
         fields.append(("Sec-WebSocket-Protocol", subprotocol))
     if extensions is not None:
         fields.append(("Sec-WebSocket-Extensions", extensions))
-    fields.extend(normalize_extra_headers(headers, RESERVED))
+    if headers:
+        fields.extend(normalize_extra_headers(headers, RESERVED))
     return _response_head(101, fields)
 
 
@@ -272,11 +277,7 @@ def _body(text: str | bytes) -> tuple[bytes, str]:
 
 
 def _response_head(status: int, fields: Sequence[tuple[str, str]]) -> bytes:
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    lines = [f"HTTP/1.1 {status} {phrase}"]
+    lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}"]
     for name, value in fields:
         check_header(name, value)
         lines.append(f"{name}: {value}")
