@@ -43,9 +43,10 @@ from .groups.group import Group
 from .native import speedups
 from .protocol.client_handshake import Response
 from .protocol.headers import Headers
-from .protocol.http import Request
+from .protocol.http import Query, Request
 from .server.caller import Caller
 from .server.listener import Listener
+from .server.upgrade import Upgrade
 from .service import Service
 
 __version__ = "0.1.0"
@@ -73,6 +74,7 @@ __all__ = [
     "MessageTypeError",
     "PayloadTooBigError",
     "ProtocolError",
+    "Query",
     "ReceiveTimeout",
     "Reconnecting",
     "Request",
@@ -84,6 +86,7 @@ __all__ = [
     "ServiceConfig",
     "TLSConfig",
     "TLSError",
+    "Upgrade",
     "WebSocketError",
     "default_engine",
     "speedups",

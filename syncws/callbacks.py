@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import weakref
 from collections.abc import Callable
-from typing import Any
+from types import FunctionType
+from typing import Any, NamedTuple
 
 from .config import ServiceConfig
 from .endpoint import Endpoint, Line
@@ -44,6 +46,17 @@ _ALIASES = {
 }
 
 
+class _Found(NamedTuple):
+    """What was found of a service: its callbacks, and which of them take `final`."""
+
+    has: frozenset[str]
+    streamed: frozenset[str]
+
+
+# By class, of those whose instances all have the same callbacks.
+_known: weakref.WeakKeyDictionary[type, _Found] = weakref.WeakKeyDictionary()
+
+
 class ServiceSpec:
     """A service that was looked at once: which callbacks it has and how they are called.
 
@@ -51,6 +64,8 @@ class ServiceSpec:
         service: An instance, shared by all connections, or a class, of which
             each connection gets an instance.
         client: Whether it is to be a client's.
+        again: Go by what was found of another instance of the same class. For
+            those that are made for one connection each.
 
     Raises:
         TypeError: It is no service, or a callback has a wrong name or
@@ -59,7 +74,9 @@ class ServiceSpec:
 
     __slots__ = ("config", "has", "service", "stream_binary", "stream_text")
 
-    def __init__(self, service: Service | type[Service], *, client: bool) -> None:
+    def __init__(
+        self, service: Service | type[Service], *, client: bool, again: bool = False
+    ) -> None:
         cls = service if isinstance(service, type) else type(service)
         if not issubclass(cls, Service):
             raise TypeError(
@@ -71,12 +88,12 @@ class ServiceSpec:
             raise TypeError(
                 f"{cls.__name__}.config must be a syncws.ServiceConfig, not {self.config!r}"
             )
-        _check_names(service, cls)
-        self.has = frozenset(name for name in _CALLBACKS if hasattr(service, name))
-        if not self.has:
-            raise TypeError(
-                f"{cls.__name__} has no callback: define one of {', '.join(_CALLBACKS)}"
-            )
+        found = _known.get(cls) if again and not _has_own_callbacks(service) else None
+        if found is None:
+            found = _look(service, cls)
+            if again and _is_plain(service, cls):
+                _known[cls] = found
+        self.has = found.has
         if client and "on_open" in self.has:
             raise TypeError(
                 f"{cls.__name__}.on_open is never called on a client, which is open once it is "
@@ -87,13 +104,40 @@ class ServiceSpec:
                 f"{cls.__name__}.on_reconnect is never called on a listener, whose callers "
                 "connect again by themselves, if at all; it is for a client's service"
             )
-        streamed = {name: _check_signature(service, cls, name) for name in self.has}
-        self.stream_text = streamed.get("on_text", False)
-        self.stream_binary = streamed.get("on_binary", False)
+        self.stream_text = "on_text" in found.streamed
+        self.stream_binary = "on_binary" in found.streamed
 
     def instance(self) -> Service:
         """Return the service for one connection; runs the user's code if it is a class."""
         return self.service() if isinstance(self.service, type) else self.service
+
+
+def _look(service: object, cls: type) -> _Found:
+    """Find the callbacks of a service, and check them."""
+    _check_names(service, cls)
+    has = frozenset(name for name in _CALLBACKS if hasattr(service, name))
+    if not has:
+        raise TypeError(f"{cls.__name__} has no callback: define one of {', '.join(_CALLBACKS)}")
+    return _Found(has, frozenset(name for name in has if _check_signature(service, cls, name)))
+
+
+def _has_own_callbacks(service: object) -> bool:
+    """Whether this is an instance that may have others than its class has."""
+    return not isinstance(service, type) and any(
+        name.startswith("on_") for name in getattr(service, "__dict__", ())
+    )
+
+
+def _is_plain(service: object, cls: type) -> bool:
+    """Whether what was found of this one holds for every instance of its class."""
+    if _has_own_callbacks(service) or hasattr(cls, "__getattr__"):
+        return False
+    lookup = inspect.getattr_static(cls, "__getattribute__")
+    return lookup is object.__getattribute__ and all(
+        isinstance(inspect.getattr_static(cls, name), (FunctionType, staticmethod, classmethod))
+        for name in dir(cls)
+        if name.startswith("on_")
+    )
 
 
 def _check_names(service: object, cls: type) -> None:

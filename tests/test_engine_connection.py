@@ -1383,6 +1383,7 @@ def test_a_direct_write_fails(make: MakeBench) -> None:
     with pytest.raises(ConnectionClosed) as caught:
         bench.connection.outbound.send(TEXT, b"lost")
     assert caught.value.__cause__ is bench.transport.send_error
+    assert not bench.connection.sending  # though the I/O thread has not heard of it
     with pytest.raises(ConnectionClosed):
         bench.connection.outbound.send(PING, b"lost")
     bench.turn()

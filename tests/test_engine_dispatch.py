@@ -383,6 +383,98 @@ def test_a_callback_that_runs_counts_by_its_size() -> None:
     assert bench.dispatcher.put(text("")) is False
 
 
+# -- Dispatcher: held ------------------------------------------------
+
+
+def test_a_held_dispatcher_handles_nothing_until_it_goes_on() -> None:
+    bench = Bench()
+    bench.dispatcher.hold()
+    events = [Event(OPENED, None), text("a"), text("b")]
+    for event in events:
+        bench.dispatcher.put(event)
+    assert bench.loop.runnable() == []
+    assert bench.dispatcher.busy()
+    assert not bench.dispatcher.idle()
+    bench.dispatcher.go_on()
+    assert bench.log == events
+    assert bench.loop.runnable() == []
+    bench.dispatcher.put(text("c"))  # from now on as ever
+    assert bench.log == events
+    bench.run()
+    assert bench.log == [*events, text("c")]
+
+
+def test_a_held_dispatcher_with_nothing_to_do_goes_on() -> None:
+    bench = Bench()
+    bench.dispatcher.hold()
+    bench.dispatcher.go_on()
+    assert bench.dispatcher.idle()
+    bench.dispatcher.put(text("a"))
+    bench.run()
+    assert bench.log == [text("a")]
+
+
+def test_what_comes_while_a_held_dispatcher_lets_go_is_handled() -> None:
+    bench = Bench()
+    dispatcher = bench.dispatcher
+
+    class Late:
+        """The lock; an event comes just before it is released."""
+
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def acquire(self, *args: Any) -> bool:
+            return self.lock.acquire(*args)
+
+        def release(self) -> None:
+            if not bench.log:
+                dispatcher.put(text("late"))
+            self.lock.release()
+
+        def locked(self) -> bool:
+            return self.lock.locked()
+
+    dispatcher._running = Late()  # type: ignore[assignment]
+    dispatcher.hold()
+    dispatcher.go_on()
+    assert bench.log == [text("late")]
+    assert bench.loop.runnable() == []
+    assert dispatcher.idle()
+
+
+def test_a_held_dispatcher_pauses_at_its_bound() -> None:
+    bench = Bench(max_count=4)
+    bench.dispatcher.hold()
+    assert [bench.dispatcher.put(text("x")) for _ in range(4)] == [False, False, False, True]
+    assert bench.dispatcher.pause()
+    bench.dispatcher.go_on()
+    assert bench.log == [text("x"), text("x"), "room", text("x"), text("x")]
+
+
+def test_a_held_dispatcher_has_turns_too() -> None:
+    bench = Bench(max_count=1000)
+    bench.dispatcher.hold()
+    for _ in range(65):
+        bench.dispatcher.put(text("x"))
+    bench.dispatcher.go_on()
+    assert len(bench.log) == 64
+    assert bench.loop.runnable() == [bench.dispatcher]
+
+
+def test_a_mute_dispatcher_handles_nothing_but_is_done() -> None:
+    bench = Bench()
+    bench.dispatcher.hold()
+    bench.dispatcher.put(Event(OPENED, None))
+    bench.dispatcher.mute()
+    bench.dispatcher.go_on()
+    bench.dispatcher.put(text("a"))
+    bench.dispatcher.put(Event(CLOSE, Close(1000)))
+    bench.dispatcher.put(Event(CLOSED, Close(1000)))
+    bench.run()
+    assert bench.log == ["last", "done"]
+
+
 # -- Mailbox ---------------------------------------------------------
 
 

@@ -1,3 +1,5 @@
+"""HTTP heads, and the request that comes of one."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -5,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from syncws.protocol.http import HeadError, HeadReader, parse_request
+from syncws.protocol.http import HeadError, HeadReader, Query, Request, parse_request
 from tests.handshakes import CUTS, FIELDS, head, pieces
 
 # -- HeadReader ------------------------------------------------------
@@ -129,7 +131,7 @@ def test_a_slow_head_is_looked_at_once() -> None:
 )
 def test_targets(target: str, path: str, query_string: str) -> None:
     parsed = parse_request(head(f"GET {target} HTTP/1.1"))
-    assert (parsed.target, parsed.path, parsed.query_string) == (target, path, query_string)
+    assert (parsed.target, parsed.raw_path, parsed.query_string) == (target, path, query_string)
 
 
 def test_a_request_is_parsed() -> None:
@@ -137,8 +139,125 @@ def test_a_request_is_parsed() -> None:
     parsed = parse_request(head("POST /a?x=1&x=%20&y= HTTP/1.0", fields))
     assert (parsed.method, parsed.http_version) == ("POST", "1.0")
     assert parsed.headers.raw == tuple(fields)
-    assert parsed.query == {"x": ["1", " "], "y": [""]}
+    assert parsed.query.raw == (("x", "1"), ("x", " "), ("y", ""))
     assert hash(parsed) == hash(dataclasses.replace(parsed))
+
+
+def request(target: str = "/", *fields: tuple[str, str]) -> Request:
+    return parse_request(head(f"GET {target} HTTP/1.1", [*FIELDS, *fields]))
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        ("/chat", "/chat"),
+        ("/a%20b", "/a b"),
+        ("/%C3%A4/", "/\xe4/"),
+        ("/a%2Fb", "/a/b"),
+        ("/a+b", "/a+b"),
+        ("/%25", "/%"),
+        ("/%FF", "/\ufffd"),
+        ("/%zz", "/%zz"),
+    ],
+)
+def test_the_path_is_decoded_and_the_raw_one_is_not(raw: str, path: str) -> None:
+    parsed = request(f"{raw}?x=%20")
+    assert (parsed.raw_path, parsed.path, parsed.target) == (raw, path, f"{raw}?x=%20")
+
+
+def test_where_a_request_came_from() -> None:
+    assert (request().remote_address, request().is_secure) == ("", False)
+    parsed = parse_request(head(), remote_address=("192.0.2.1", 4321), is_secure=True)
+    assert (parsed.remote_address, parsed.is_secure) == (("192.0.2.1", 4321), True)
+
+
+def test_the_cookies_of_a_request() -> None:
+    assert request("/", ("Cookie", "a=1; b=2"), ("Cookie", "a=3")).cookies == {"a": "1", "b": "2"}
+    assert request().cookies == {}
+
+
+def test_a_request_is_frozen_and_its_path_parameters_are_its_own() -> None:
+    one, other = request(), request()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.method = "POST"  # type: ignore[misc]
+    assert one == other
+    assert one.path_params == {}
+    one.path_params["name"] = "x"
+    assert other.path_params == {}
+    assert one != other
+    assert hash(one) == hash(other)
+
+
+# -- Query -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "pairs"),
+    [
+        ("", []),
+        ("a=1", [("a", "1")]),
+        ("a=1&b=2&a=3", [("a", "1"), ("b", "2"), ("a", "3")]),
+        ("a", [("a", "")]),
+        ("a=&b", [("a", ""), ("b", "")]),
+        ("a=b=c", [("a", "b=c")]),
+        ("a+b=c+d", [("a b", "c d")]),
+        ("%61=%C3%A4&x=%26", [("a", "\xe4"), ("x", "&")]),
+        ("a=%FF", [("a", "\ufffd")]),
+        ("a=1;b=2", [("a", "1;b=2")]),
+        ("&&a=1&", [("a", "1")]),
+        ("a=?&b=/", [("a", "?"), ("b", "/")]),
+    ],
+)
+def test_a_query_is_decoded(query: str, pairs: list[tuple[str, str]]) -> None:
+    assert request(f"/?{query}").query.raw == tuple(pairs)
+
+
+def test_a_name_that_comes_several_times() -> None:
+    query = request("/?a=1&b=2&a=3").query
+    assert query["a"] == query.get("a") == "1"
+    assert query.get_all("a") == ["1", "3"]
+    assert list(query) == ["a", "b"]
+    assert len(query) == 2
+    assert dict(query) == {"a": "1", "b": "2"}
+    query.get_all("a").append("x")
+    assert query.get_all("a") == ["1", "3"]
+
+
+def test_a_name_that_is_not_there() -> None:
+    query = Query([("age", "30")])
+    assert "age" in query
+    for name in ("Age", "name", "", None, 3):
+        assert name not in query
+    assert query.get("name") is None
+    assert query.get("name", "x") == "x"
+    assert query.get_all("name") == []
+    with pytest.raises(KeyError, match="name"):
+        query["name"]
+
+
+def test_a_query_cannot_be_changed() -> None:
+    query = Query([("a", "1")])
+    with pytest.raises(TypeError):
+        query["a"] = "2"  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        query.x = 1  # type: ignore[attr-defined]
+
+
+def test_queries_compare_by_all_values() -> None:
+    query = Query([("a", "1"), ("b", "2"), ("a", "3")])
+    same = Query([("b", "2"), ("a", "1"), ("a", "3")])
+    assert query == same
+    assert hash(query) == hash(same)
+    assert query != Query([("a", "1"), ("b", "2")])
+    assert query != Query([("a", "3"), ("b", "2"), ("a", "1")])
+    assert query != {"a": "1", "b": "2"}
+    assert Query([("a", "1")]) == {"a": "1"}
+    assert Query() == {}
+    assert query != "a=1"
+
+
+def test_a_query_shows_its_pairs() -> None:
+    assert repr(Query([("a", "1"), ("a", "2")])) == "Query([('a', '1'), ('a', '2')])"
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,13 @@ def test_refusal_response() -> None:
             b"{}\n",
         ),
         (Refusal(204, "x"), b"HTTP/1.1 204 No Content\r\n", b"Connection: close\r\n\r\n"),
+        (
+            Refusal(400, b"\xff\0"),
+            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n",
+            b"Content-Length: 2\r\n\r\n\xff\0",
+        ),
+        (Refusal(404, b""), b"HTTP/1.1 404 Not Found\r\n", b"Content-Length: 0\r\n\r\n"),
+        (Refusal(304, b"x"), b"HTTP/1.1 304 Not Modified\r\n", b"Connection: close\r\n\r\n"),
     ],
 )
 def test_refusal_responses(refusal: Refusal, start: bytes, end: bytes) -> None:

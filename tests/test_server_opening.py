@@ -50,7 +50,7 @@ class FakeLoop:
         self.masks[sock] = mask
 
     def unregister(self, sock: Any) -> None:
-        del self.masks[sock]
+        self.masks.pop(sock, None)
 
     def call_at(self, when: float, call: Callable[[], None], owner: Any) -> FakeTimer:
         self.timers.append(FakeTimer(when, call))
@@ -66,6 +66,11 @@ class FakeLoop:
         return [timer for timer in self.timers if timer.call is not None]
 
 
+class FakeSocket:
+    def getpeername(self) -> tuple[str, int]:
+        return ("192.0.2.1", 4321)
+
+
 class FakeTransport:
     """A transport that follows a script.
 
@@ -76,7 +81,7 @@ class FakeTransport:
     secure = False
 
     def __init__(self) -> None:
-        self.sock = object()
+        self.sock = FakeSocket()
         self.handshakes: list[str | Exception] = []
         self.incoming: list[bytes | Exception | None] = []
         self.room: list[int] = []
@@ -121,7 +126,14 @@ class FakeTransport:
 class Scene:
     """An opening with everything around it."""
 
-    def __init__(self, deadline: float | None = 110.0, refusal: Refusal | None = None) -> None:
+    def __init__(
+        self,
+        deadline: float | None = 110.0,
+        refusal: Refusal | None = None,
+        waiting: bool = False,
+    ) -> None:
+        self.waiting = waiting
+        self.lost = 0
         self.loop = FakeLoop()
         self.transport = FakeTransport()
         self.refusal = refusal
@@ -139,9 +151,14 @@ class Scene:
 
     def decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
         self.requests.append((request, rest))
-        if self.refusal is None:
+        if self.waiting:
+            opening.wait(self.lose)
+        elif self.refusal is None:
             self.taken = opening.take()
         return self.refusal
+
+    def lose(self) -> None:
+        self.lost += 1
 
     def feed(self, *incoming: bytes | Exception | None) -> None:
         """Let each of these come in a round of its own."""
@@ -176,7 +193,7 @@ def test_a_request_however_it_is_cut(cut: int) -> None:
     assert scene.mask == READ
     scene.feed(*(REQUEST[pos : pos + cut] for pos in range(0, len(REQUEST), cut)))
     ((request, rest),) = scene.requests
-    assert (request.path, request.query_string, rest) == ("/path", "query", b"")
+    assert (request.raw_path, request.query_string, rest) == ("/path", "query", b"")
     assert scene.upgraded()
 
 
@@ -365,3 +382,123 @@ def test_what_happens_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         "refused /path?query with 418: I am a teapot.",
         "a client was lost during waiting for the client to go: lost",
     ]
+
+
+def test_a_request_knows_where_it_came_from() -> None:
+    scene = Scene()
+    scene.transport.secure = True
+    scene.feed(REQUEST)
+    ((request, _),) = scene.requests
+    assert (request.remote_address, request.is_secure) == (("192.0.2.1", 4321), True)
+
+
+# -- Waiting -----------------------------------------------------------------
+
+NO = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno"
+
+
+def waiting(deadline: float | None = 110.0) -> Scene:
+    """An opening that waits for an answer of somebody else's: nothing else concerns it."""
+    scene = Scene(deadline, waiting=True)
+    assert not scene.opening.waiting
+    scene.feed(REQUEST + b"first frames")
+    assert scene.opening.waiting
+    assert scene.loop.masks == {}
+    assert scene.loop.due() == []
+    assert scene.loop.owned == {scene.opening}
+    assert scene.ended == []
+    scene.opening.on_ready(READ)  # nobody calls it, but if somebody did
+    assert scene.loop.masks == {}
+    return scene
+
+
+@pytest.mark.parametrize("deadline", [110.0, None])
+def test_taking_ends_the_wait(deadline: float | None) -> None:
+    scene = waiting(deadline)
+    scene.taken = scene.opening.take()
+    assert scene.upgraded()
+    assert not scene.opening.waiting
+    scene.opening.reply(NO)
+    scene.opening.stop()
+    scene.opening.abort()
+    assert scene.transport.written == b""
+    assert scene.transport.closed == scene.lost == 0
+
+
+def test_a_reply_ends_the_wait() -> None:
+    scene = waiting()
+    scene.transport.room = [5, 0]
+    scene.opening.reply(NO)
+    assert not scene.opening.waiting
+    assert scene.mask == WRITE
+    scene.opening.reply(b"again")
+    scene.opening.on_ready(WRITE)
+    assert scene.transport.shut == 0
+    scene.opening.on_ready(WRITE)
+    assert scene.transport.written == NO
+    assert scene.transport.shut == 1
+    assert scene.mask == READ
+    (timer,) = scene.loop.due()
+    assert timer.when == 102.0
+    scene.feed(b"ignored", b"")
+    assert scene.gone()
+    assert scene.lost == 0
+
+
+def test_a_reply_to_a_client_that_is_gone() -> None:
+    class Broken(FakeTransport):
+        def send(self, data: bytes) -> int:
+            raise BrokenPipeError
+
+    scene = waiting()
+    scene.transport.__class__ = Broken
+    scene.opening.reply(NO)
+    assert scene.gone()
+    assert scene.lost == 0
+    scene.opening.reply(NO)
+
+
+@pytest.mark.parametrize("end", ["abort", "on_loop_error"])
+def test_who_waits_with_it_is_told_once_of_the_end(end: str) -> None:
+    scene = waiting()
+    if end == "abort":
+        scene.opening.abort()
+    else:
+        scene.opening.on_loop_error(ValueError())
+    assert scene.gone()
+    assert scene.lost == 1
+    scene.opening.abort()
+    scene.opening.stop()
+    scene.opening.reply(NO)
+    assert scene.lost == 1
+    assert scene.transport.written == b""
+
+
+def test_stop_tells_who_waits_and_its_client() -> None:
+    scene = waiting()
+    scene.opening.stop()
+    assert scene.lost == 1
+    assert scene.transport.written.startswith(b"HTTP/1.1 503 ")
+    assert scene.transport.shut == 1
+    assert scene.ended == []
+    scene.opening.reply(NO)
+    scene.feed(b"")
+    assert scene.gone()
+    assert scene.lost == 1
+    assert b"400" not in scene.transport.written
+
+
+def test_stop_drops_who_does_not_wait() -> None:
+    scene = Scene()
+    scene.feed(REQUEST[:10])
+    scene.opening.stop()
+    assert scene.gone()
+    assert scene.transport.written == b""
+
+
+def test_who_waits_in_a_forked_child_is_told() -> None:
+    scene = waiting()
+    scene.opening.abandon()
+    assert scene.lost == 1
+    assert not scene.opening.waiting
+    assert (scene.transport.abandoned, scene.transport.closed) == (1, 0)

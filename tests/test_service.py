@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import gc
 import re
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import syncws
+from syncws import callbacks
 from syncws.callbacks import ServiceSpec
 
 CALLBACKS = {
@@ -281,3 +284,107 @@ def test_an_instance_is_shared_and_a_class_is_made_anew() -> None:
     first, second = own.instance(), own.instance()
     assert type(first) is type(second) is cls
     assert first is not second
+
+
+# -- Instances that are made for one connection each -------------------------
+
+
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that gets the name of every callback whose parameters are looked at."""
+    looks: list[str] = []
+    check = callbacks._check_signature
+
+    def counting(service: object, cls: type, name: str) -> bool:
+        looks.append(name)
+        return check(service, cls, name)
+
+    monkeypatch.setattr(callbacks, "_check_signature", counting)
+    return looks
+
+
+class Streaming(syncws.Service):
+    def on_open(self, caller: Any) -> None: ...
+    def on_text(self, caller: Any, text: str, final: bool) -> None: ...
+    def on_binary(self, caller: Any, data: bytes) -> None: ...
+
+
+def facts(spec: ServiceSpec) -> tuple[Any, ...]:
+    return spec.has, spec.stream_text, spec.stream_binary
+
+
+def test_a_class_is_looked_at_once_for_all_its_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    cls = type("Fresh", (Streaming,), {})
+    looks = looked_at(monkeypatch)
+    first, second = cls(), cls()
+    specs = [ServiceSpec(one, client=False, again=True) for one in (first, second, cls)]
+    assert sorted(looks) == ["on_binary", "on_open", "on_text"]
+    assert [spec.service for spec in specs] == [first, second, cls]
+    assert {facts(spec) for spec in specs} == {
+        (frozenset({"on_open", "on_text", "on_binary"}), True, False)
+    }
+
+
+def test_what_is_attached_is_always_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = looked_at(monkeypatch)
+    for _ in range(2):
+        ServiceSpec(Streaming(), client=False)
+    assert len(looks) == 6
+
+
+def test_each_instance_has_its_own_config() -> None:
+    class Configured(Streaming):
+        def __init__(self, size: int) -> None:
+            self.config = syncws.ServiceConfig(max_message_size=size)
+
+    specs = [ServiceSpec(Configured(size), client=False, again=True) for size in (1, 2)]
+    assert [spec.config.max_message_size for spec in specs] == [1, 2]
+    wrong = Configured(3)
+    wrong.config = 3  # type: ignore[assignment]
+    with pytest.raises(TypeError, match="config must be"):
+        ServiceSpec(wrong, client=False, again=True)
+
+
+def test_an_instance_with_callbacks_of_its_own_is_looked_at() -> None:
+    cls = type("Own", (Streaming,), {})
+    for _ in range(2):
+        own = cls()
+        own.on_close = lambda caller, code, reason: None  # type: ignore[attr-defined]
+        assert "on_close" in ServiceSpec(own, client=False, again=True).has
+        assert "on_close" not in ServiceSpec(cls(), client=False, again=True).has
+    wrong = cls()
+    wrong.on_cloze = 3  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="did you mean on_close"):
+        ServiceSpec(wrong, client=False, again=True)
+
+
+def test_classes_whose_instances_may_differ_are_looked_at_each_time() -> None:
+    class Computed(syncws.Service):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_open(self, caller: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any:
+            if name == self.__dict__["name"]:
+                return lambda caller, data: None
+            raise AttributeError(name)
+
+    class Slotted(syncws.Service):
+        __slots__ = ("on_ping", "on_pong")
+
+        def __init__(self, name: str) -> None:
+            setattr(self, name, lambda caller, data: None)
+
+    for cls in (Computed, Slotted):
+        for name in ("on_ping", "on_pong", "on_ping"):
+            spec = ServiceSpec(cls(name), client=False, again=True)
+            assert spec.has - {"on_open"} == {name}
+
+
+def test_a_class_that_is_gone_is_forgotten() -> None:
+    cls = type("Gone", (Streaming,), {})
+    ServiceSpec(cls(), client=False, again=True)
+    reference = weakref.ref(cls)
+    del cls
+    gc.collect()
+    assert reference() is None

@@ -628,8 +628,8 @@ class Connection:
 
     @property
     def sending(self) -> bool:
-        """Whether messages can be sent."""
-        return self.outbound.open
+        """Whether messages can be sent, as far as is known: writing may have failed just now."""
+        return self.outbound.open and not self.outbound.failed
 
     def start_close(self, close: Close, timeout: float) -> None:
         """Send a close frame if none was sent, and end within `timeout` seconds.
@@ -639,7 +639,7 @@ class Connection:
         with self.outbound.lock:
             if self._state is State.CLOSED:
                 return
-            if self.sending:
+            if self.outbound.open:
                 self.closed_here = True
                 answering = self._state is State.ANSWERING
                 self._send_close(close, State.ENDING if answering else State.CLOSING)
@@ -675,7 +675,7 @@ class Connection:
                 return
             if self._end.error is None:
                 self._end.error = error
-            if self.sending:
+            if self.outbound.open:
                 answering = self._state is State.ANSWERING
                 self._send_close(close, State.ENDING if answering else State.CLOSING)
         deadline = self._loop.clock() + self._config.close_timeout

@@ -150,6 +150,10 @@ class Dispatcher(_Bound):
 
     # -- I/O thread ------------------------------------------------------
 
+    def hold(self) -> None:
+        """Handle nothing until `go_on`. Before the first event."""
+        self._running.acquire()
+
     def put(self, event: Event) -> bool:
         """Deliver `event`; return whether what waits has reached its bound."""
         if event[0] > 0:
@@ -172,6 +176,19 @@ class Dispatcher(_Bound):
         return len(self._inbox)
 
     # -- Worker thread ---------------------------------------------------
+
+    def mute(self) -> None:
+        """Handle nothing any more, but call `on_done` in the end. While it is held."""
+        self._handle = nothing
+
+    def go_on(self) -> None:
+        """Let go of what `hold` has held, and handle what has come meanwhile."""
+        if not self._inbox:
+            self._running.release()
+            # As in `run`: what came in between found it held.
+            if not (self._inbox and self._running.acquire(False)):
+                return
+        self.run()
 
     def run(self) -> None:
         """Handle what is in the inbox, for one turn."""

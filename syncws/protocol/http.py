@@ -6,11 +6,14 @@ h11 parses; what two parsers on the way could read differently is refused first.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from urllib.parse import parse_qs
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote
 
 import h11
 
+from .cookies import parse_cookies
 from .headers import Headers
 
 __all__ = [
@@ -18,6 +21,7 @@ __all__ = [
     "VERSION",
     "HeadError",
     "HeadReader",
+    "Query",
     "Request",
     "has_token",
     "headers_of",
@@ -117,34 +121,116 @@ class HeadReader:
         return None
 
 
+class Query(Mapping[str, str]):
+    """The parameters of a query, decoded, in order and immutable; names are case-sensitive.
+
+    `query[name]` is the first value of a name that occurs several times;
+    `get_all` returns all. Iterating gives each name once. Equal is another
+    query that has the same values for each name, and a dict if each has one.
+
+    Args:
+        pairs: Names and values.
+    """
+
+    __slots__ = ("_raw", "_values")
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self._raw = tuple((name, value) for name, value in pairs)
+        self._values: dict[str, list[str]] = {}
+        for name, value in self._raw:
+            self._values.setdefault(name, []).append(value)
+
+    @property
+    def raw(self) -> tuple[tuple[str, str], ...]:
+        """The parameters as they came, a repeated name repeated."""
+        return self._raw
+
+    def get_all(self, name: str) -> list[str]:
+        """Return every value of `name`, in order; an empty list if there is none."""
+        return list(self._values.get(name, ()))
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name][0]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Query):
+            return self._values == other._values
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self._values == {name: [value] for name, value in other.items()}
+
+    def __hash__(self) -> int:
+        return hash(frozenset((name, tuple(values)) for name, values in self._values.items()))
+
+    def __repr__(self) -> str:
+        return f"Query({list(self._raw)!r})"
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """The client's handshake request.
 
+    It has no body: a handshake that brings one is refused with 400, and its
+    head is as long as the listener's `max_handshake_size` at the most.
+
     Attributes:
         method: The method, as it came.
         target: The request target, as it came.
-        path: The target's path, still percent-encoded.
+        raw_path: The target's path, still percent-encoded.
         query_string: What follows its "?", still percent-encoded.
         headers: The headers.
         http_version: "1.1", say.
+        remote_address: The client's (host, port), or the path of its
+            Unix-domain socket.
+        is_secure: Whether it came over TLS.
+        path_params: The parameters of the path that the service stands on, by
+            name: {"room": 7} for "/chat/{room:int}".
     """
 
     method: str
     target: str
-    path: str
+    raw_path: str
     query_string: str
     headers: Headers
     http_version: str = "1.1"
+    remote_address: tuple[str, int] | str = ""
+    is_secure: bool = False
+    path_params: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @property
-    def query(self) -> dict[str, list[str]]:
-        """The query, decoded: all values of each name. A new dict each time."""
-        return parse_qs(self.query_string, keep_blank_values=True)
+    def path(self) -> str:
+        """The path, decoded; so a slash in it may have been an encoded one."""
+        return unquote(self.raw_path)
+
+    @property
+    def query(self) -> Query:
+        """The query, decoded: `request.query["age"]`. Parsed each time."""
+        return Query(parse_qsl(self.query_string, keep_blank_values=True))
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies, by name. Parsed each time."""
+        return parse_cookies(self.headers)
 
 
-def parse_request(head: bytes) -> Request:
+def parse_request(
+    head: bytes, *, remote_address: tuple[str, int] | str = "", is_secure: bool = False
+) -> Request:
     """Parse a complete head, as `HeadReader` returns it.
+
+    Args:
+        head: The head.
+        remote_address: Where it came from.
+        is_secure: Whether it came over TLS.
 
     Raises:
         HeadError: It is no HTTP/1 request, or its target is neither a path nor
@@ -174,6 +260,8 @@ def parse_request(head: bytes) -> Request:
         query_string,
         headers_of(event),
         event.http_version.decode("ascii"),
+        remote_address,
+        is_secure,
     )
 
 

@@ -25,6 +25,8 @@ __all__ = [
     "refusal_response",
 ]
 
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
 _QUOTED = 60
 # 16 bytes in base64.
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
@@ -40,12 +42,13 @@ class Refusal:
 
     Attributes:
         status: The HTTP status.
-        text: The body: a sentence for the person who looks at it.
+        text: The body: a sentence for the person who looks at it, or bytes,
+            which are sent as they are.
         headers: Headers beside those of every refusal.
     """
 
     status: int
-    text: str
+    text: str | bytes
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -189,6 +192,8 @@ def _is_same_origin(
 
 def choose_subprotocol(request: Request, supported: Sequence[str]) -> str | None:
     """Return the first of `supported` that the client offers. RFC 6455 section 4.2.2."""
+    if not supported:
+        return None
     offered = set(list_of(request.headers, "Sec-WebSocket-Protocol"))
     return next((name for name in supported if name in offered), None)
 
@@ -226,7 +231,8 @@ def accept_response(
         fields.append(("Sec-WebSocket-Protocol", subprotocol))
     if extensions is not None:
         fields.append(("Sec-WebSocket-Extensions", extensions))
-    fields.extend(normalize_extra_headers(headers, RESERVED))
+    if headers:
+        fields.extend(normalize_extra_headers(headers, RESERVED))
     return _response_head(101, fields)
 
 
@@ -234,7 +240,7 @@ def refusal_response(refusal: Refusal, *, head_only: bool = False) -> bytes:
     """Return the whole response that refuses a handshake; the connection ends after it.
 
     Args:
-        refusal: What to say. Its text is sent as UTF-8.
+        refusal: What to say. Its text is sent as UTF-8, with a line end behind it.
         head_only: Leave the body out: the answer to a HEAD request.
 
     Raises:
@@ -255,21 +261,23 @@ def refusal_response(refusal: Refusal, *, head_only: bool = False) -> bytes:
     # RFC 9110 section 6.4.1: these have no body.
     if refusal.status in (204, 304):
         return _response_head(refusal.status, fields)
-    body = refusal.text.encode("utf-8", "replace")
-    if not body.endswith(b"\n"):
-        body += b"\n"
+    body, kind = _body(refusal.text)
     if "content-type" not in names:
-        fields.append(("Content-Type", "text/plain; charset=utf-8"))
+        fields.append(("Content-Type", kind))
     fields.append(("Content-Length", str(len(body))))
     return _response_head(refusal.status, fields) + (b"" if head_only else body)
 
 
+def _body(text: str | bytes) -> tuple[bytes, str]:
+    """Return a refusal's body and its type."""
+    if isinstance(text, bytes):
+        return text, "text/plain"
+    body = text.encode("utf-8", "replace")
+    return body if body.endswith(b"\n") else body + b"\n", "text/plain; charset=utf-8"
+
+
 def _response_head(status: int, fields: Sequence[tuple[str, str]]) -> bytes:
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    lines = [f"HTTP/1.1 {status} {phrase}"]
+    lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}"]
     for name, value in fields:
         check_header(name, value)
         lines.append(f"{name}: {value}")

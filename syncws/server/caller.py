@@ -30,5 +30,5 @@ class Caller(Endpoint):
 
     @property
     def request(self) -> Request:
-        """The handshake request: path, query and headers."""
+        """The handshake request: path, its parameters, query, headers and cookies."""
         return self._request

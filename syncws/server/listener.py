@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
-import logging
+import functools
 import os
 import signal
 import socket
 import ssl as ssl_module
 import sys
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
-from ..callbacks import Runner, ServiceSpec
+from ..callbacks import ServiceSpec
 from ..config import check_count
-from ..endpoint import Address, address_of, peer_addresses
+from ..endpoint import Address, address_of
 from ..engine.connection import Connection
-from ..engine.dispatch import Dispatcher
 from ..engine.engine import Engine, default_engine
 from ..engine.loop import IOLoop
 from ..engine.transport import make_transport
 from ..errors import Close
-from ..protocol import deflate
-from ..protocol.codec import make_codec
 from ..protocol.http import Request
-from ..protocol.server_handshake import (
-    Refusal,
-    accept_response,
-    check_origin,
-    check_upgrade,
-    choose_subprotocol,
-)
+from ..protocol.server_handshake import Refusal, check_origin, check_upgrade
 from ..service import Service
 from ..timing import Deadline, check_timeout
 from .acceptor import Acceptor, open_sockets
-from .caller import Caller
+from .admission import Admitted, Terms, admit, agree, start
+from .arguments import check_port, check_server_context
 from .opening import Opening
-from .routing import Router
+from .routing import Route, Router, parameters_of
+from .upgrade import Hearing, check_resource
 
 __all__ = ["Listener"]
 
@@ -49,7 +44,7 @@ _ABORT = 1.0
 # What a signal puts where a stop puts the count of starts: it always counts.
 _SIGNAL = sys.maxsize
 
-_log = logging.getLogger("syncws.server")
+_Resource = TypeVar("_Resource", bound=Callable[..., Any])
 
 
 class _Phase(enum.Enum):
@@ -92,12 +87,12 @@ class Listener:
         backlog: int = 1024,
     ) -> None:
         self._unix_path = None if unix_path is None else os.fspath(unix_path)
-        self._port = _check_port(port, self._unix_path)
+        self._port = check_port(port, self._unix_path)
         if not isinstance(host, str):
             raise TypeError(f"host must be a str such as '127.0.0.1', not {host!r}")
         self._host = host
         if ssl is not None:
-            _check_server_context(ssl)
+            check_server_context(ssl)
         if engine is not None and not isinstance(engine, Engine):
             raise TypeError(f"engine must be a syncws.Engine or None, not {engine!r}")
         self._ssl = ssl
@@ -118,7 +113,7 @@ class Listener:
         self._starts = 0
         self._addresses: list[Address] = []
         self._open = 0  # sockets, listening ones included
-        self._running = 0  # connections whose on_close has not returned
+        self._running = 0  # resources, and connections whose on_close has not returned
 
         # Owned by the I/O thread, apart from the first two, which `start` sets.
         self._loop: IOLoop | None = None
@@ -136,24 +131,77 @@ class Listener:
         """Lead connections to `path` to a service.
 
         Args:
-            path: An absolute path without a query, such as "/chat".
+            path: An absolute path without a query, such as "/chat". A segment
+                may be a parameter, whose value `caller.request.path_params`
+                has: "/chat/{name}". `{name}` takes any segment that is not
+                empty, `{name:int}`, `{name:float}` and `{name:uuid}` what
+                they say, and `{name:path}`, which comes last, all segments
+                that are left, with their slashes. If several paths match, the
+                most specific one counts, compared from the left: a literal
+                comes before int, float, uuid, a segment and path.
             service: An instance, shared by all connections, or a class, of
-                which each connection gets an instance of its own.
+                which each connection gets an instance of its own. It may
+                stand on other paths and listeners, too.
 
         Raises:
             TypeError: It is no service, or a callback has a wrong name or
                 wrong parameters.
-            ValueError: The path is no absolute path, or is taken.
+            ValueError: The path is no absolute path, or is taken: "/{a}"
+                matches what "/{b}" does.
         """
         self._router.attach(path, ServiceSpec(service, client=False))
 
-    def detach(self, target: str | Service | type[Service]) -> None:
-        """Refuse connections to a path, or to every path of a service, from now on.
+    def upgrade(
+        self, path: str, service: Service | type[Service] | None = None
+    ) -> Callable[[_Resource], _Resource]:
+        """Have a function decide on each client that connects to `path`; a decorator.
+
+        It is called in a worker, as callbacks are, with an `Upgrade`, the
+        `Request`, and the path's parameters by name::
+
+            @listener.upgrade("/chat/{name}", service=Chat)
+            def upgrader(http, request, name):
+                if "age" not in request.query:
+                    return http.cancel_upgrade(400, "Age is required")
+                caller = http.accept_upgrade(headers={"X-Room": name})
+                caller.attributes["name"] = name
+
+        Returning nothing accepts, and so does returning a service. An
+        exception refuses with 500 and is logged once; behind `accept_upgrade`
+        it closes the connection with 1011, and the service never hears of it.
+        While the function runs the client waits, without a timeout.
+
+        It is not asked about what is no WebSocket handshake, nor about pages
+        that the service's `allowed_origins` does not name. Another service
+        that it accepts with must allow the page as well, or the client is
+        refused with 403; the request's Origin was not looked at before if
+        there is no `service` here.
+
+        Args:
+            path: An absolute path, which may have parameters: see `attach`.
+            service: The service, unless the function gives another.
+
+        Raises:
+            TypeError: It is no service, or the function cannot be called so.
+            ValueError: The path is no absolute path, or is taken.
+        """
+        spec = None if service is None else ServiceSpec(service, client=False)
+        parameters_of(path)  # raises
+
+        def attach(resource: _Resource) -> _Resource:
+            check_resource(resource, path)
+            self._router.attach(path, spec, resource)
+            return resource
+
+        return attach
+
+    def detach(self, target: str | Service | type[Service] | Callable[..., Any]) -> None:
+        """Refuse connections to a path, or to every path of a service or resource, from now on.
 
         Connections that are open go on.
 
         Raises:
-            ValueError: There is no such path or service.
+            ValueError: There is no such path, service or resource.
         """
         self._router.detach(target)
 
@@ -312,11 +360,13 @@ class Listener:
             with contextlib.suppress(OSError, ValueError):  # it may be gone, or be abstract
                 os.unlink(self._unix_path)
         for opening in list(self._openings):
-            opening.abort()
+            opening.stop()
         for connection in list(self._connections):
             connection.start_close(Close(1001, "the server is going away"), timeout)
 
     def _abort_all(self) -> None:
+        for opening in list(self._openings):
+            opening.abort()
         for connection in list(self._connections):
             connection.abort()
 
@@ -350,69 +400,70 @@ class Listener:
         self._count_closed(1)
 
     def _decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
-        """Refuse a handshake request, or make its socket a connection."""
-        route = self._router.match(request.path)
+        """Refuse a handshake request, make its socket a connection, or ask a resource."""
+        route = self._router.match(request.raw_path)
         if route is None:
-            return Refusal(404, f"There is nothing at {request.path}.")
-        path, spec = route
-        config = spec.config
-        secure = opening.transport.secure
-        refusal = check_upgrade(request) or check_origin(request, config.allowed_origins, secure)
-        if refusal is None:
-            self._upgrade(request, opening, rest, path, spec)
-        return refusal
+            return Refusal(404, f"There is nothing at {request.raw_path}.")
+        spec = route.spec
+        refusal = check_upgrade(request)
+        if refusal is None and spec is not None:
+            refusal = check_origin(request, spec.config.allowed_origins, request.is_secure)
+        if refusal is not None:
+            return refusal
+        if route.params:
+            request = dataclasses.replace(request, path_params=dict(route.params))
+        if route.resource is not None:
+            self._ask(request, opening, rest, route)
+        else:
+            assert spec is not None
+            self._admit(request, opening, rest, route.path, agree(request, spec))
+        return None
 
-    def _upgrade(
-        self, request: Request, opening: Opening, rest: bytes, path: str, spec: ServiceSpec
-    ) -> None:
+    def _ask(self, request: Request, opening: Opening, rest: bytes, route: Route) -> None:
+        assert self._loop is not None
+        with self._lock:
+            self._running += 1
+        hearing = Hearing(
+            self._loop,
+            opening,
+            request,
+            route,
+            admit=functools.partial(self._admit, request, opening, rest, route.path),
+            on_done=self._callbacks_done,
+        )
+        hearing.begin()
+
+    def _admit(
+        self,
+        request: Request,
+        opening: Opening,
+        rest: bytes,
+        path: str,
+        terms: Terms,
+        held: bool = False,
+    ) -> Admitted:
+        """Make an opening a connection; its callbacks may have to wait for `go_on`."""
         loop = self._loop
         assert loop is not None
-        config = spec.config
-        subprotocol = choose_subprotocol(request, config.subprotocols)
-        params, extensions = None, None
-        if config.deflate is not None:
-            chosen = deflate.choose(
-                request.headers.get_all("Sec-WebSocket-Extensions"), config.deflate
-            )
-            params, extensions = chosen or (None, None)
-        addresses = peer_addresses(opening.transport.sock)
-        response = accept_response(request, subprotocol=subprotocol, extensions=extensions)
-
-        decoder, encoder = make_codec(
-            config,
-            params,
-            client=False,
-            stream_text=spec.stream_text,
-            stream_binary=spec.stream_binary,
-        )
-        runner = Runner(spec, _log, path)
-        dispatcher = Dispatcher(
-            runner.handle,
-            loop,
-            max_count=config.receive_queue_size,
-            max_size=config.receive_queue_bytes,
-            on_done=self._connection_done,
-        )
+        local = address_of(opening.transport.sock.getsockname())
         with self._lock:
             self._open += 1
             self._running += 1
-        connection = Connection(
+        admitted = admit(
             loop,
             opening.take(),
-            client=False,
-            decoder=decoder,
-            encoder=encoder,
-            config=config,
-            inbox=dispatcher,
-            auto_pong="on_ping" not in spec.has,
-            idle_event="on_idle_timeout" in spec.has,
+            request,
+            path,
+            terms,
+            addresses=(local, request.remote_address),
+            on_done=self._callbacks_done,
             on_end=self._connection_ended,
         )
-        runner.bind(Caller(connection, request, subprotocol, addresses), connection)
-        self._connections.add(connection)
-        connection.take_over()
-        opened = "on_open" in spec.has or isinstance(spec.service, type)
-        loop.guard(connection, connection.start, response, rest, True, opened)
+        self._connections.add(admitted.connection)
+        if held:
+            admitted.dispatcher.hold()
+        start(loop, admitted, terms, rest)
+        return admitted
 
     def _connection_ended(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -425,34 +476,10 @@ class Listener:
 
     # -- Worker thread ---------------------------------------------------
 
-    def _connection_done(self) -> None:
+    def _callbacks_done(self) -> None:
         with self._changed:
             self._running -= 1
             self._changed.notify_all()
-
-
-def _check_port(port: object, unix_path: str | None) -> int:
-    if unix_path is not None:
-        if port is not None:
-            raise ValueError(f"give a port or a unix_path, not both: {port!r} and {unix_path!r}")
-        return 0
-    if port is None:
-        raise TypeError("Listener needs a port, 0 for a free one, or a unix_path")
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"port must be an int, not {port!r}")
-    if not 0 <= port <= 65_535:
-        raise ValueError(f"port must be between 0 and 65535, not {port!r}")
-    return port
-
-
-def _check_server_context(context: object) -> None:
-    if not isinstance(context, ssl_module.SSLContext):
-        raise TypeError(f"ssl must be an ssl.SSLContext or None, not {context!r}")
-    if context.protocol is ssl_module.PROTOCOL_TLS_CLIENT or context.check_hostname:
-        raise ValueError(
-            "ssl is a client's context: make a server's with ssl.create_default_context("
-            "ssl.Purpose.CLIENT_AUTH), and load_cert_chain() its certificate"
-        )
 
 
 def _check_stop(timeout: float) -> float:

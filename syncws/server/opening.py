@@ -9,6 +9,8 @@ import enum
 import logging
 from collections.abc import Callable
 
+from ..endpoint import address_of
+from ..engine.dispatch import nothing
 from ..engine.loop import READ, WRITE, IOLoop
 from ..engine.transport import Transport
 from ..protocol.http import HeadError, HeadReader, Request, parse_request
@@ -19,12 +21,15 @@ __all__ = ["Opening"]
 # Seconds that a refused client has to take the answer and go.
 _LEAVE = 2.0
 
+_STOPPING = Refusal(503, "The server is going away.")
+
 _log = logging.getLogger("syncws.server")
 
 
 class _Phase(enum.Enum):
     TLS = "the TLS handshake"
     HEAD = "reading the request"
+    WAITING = "waiting for a resource"
     REFUSING = "writing the refusal"
     LEAVING = "waiting for the client to go"
     DONE = "upgraded or closed"
@@ -39,7 +44,7 @@ class Opening:
         deadline: When the request must be complete, on the loop's clock.
         max_size: Bytes that the request may have.
         decide: Called with the request, this, and the bytes behind it; it
-            returns a refusal, or None after it has taken the socket by `take`.
+            returns a refusal, or None after it has called `take` or `wait`.
         on_end: Called once when the socket is taken or closed.
     """
 
@@ -48,6 +53,7 @@ class Opening:
         "_loop",
         "_mask",
         "_on_end",
+        "_on_lost",
         "_out",
         "_phase",
         "_reader",
@@ -69,6 +75,7 @@ class Opening:
         self.transport = transport
         self._decide = decide
         self._on_end = on_end
+        self._on_lost: Callable[[], None] = nothing
         self._reader = HeadReader(max_size)
         self._out = b""
         self._phase = _Phase.TLS
@@ -92,19 +99,27 @@ class Opening:
             elif self._phase is _Phase.LEAVING:
                 self._drain()
         except OSError as exc:
-            level = logging.INFO if self._phase is _Phase.TLS else logging.DEBUG
-            self._log(level, "a client was lost during %s: %s", self._phase.value, exc)
-            self.abort()
-        if self._phase is not _Phase.DONE:
-            self._update_interest()
+            self._client_lost(exc)
+        self._update_interest()
+
+    def _client_lost(self, error: OSError) -> None:
+        level = logging.INFO if self._phase is _Phase.TLS else logging.DEBUG
+        self._log(level, "a client was lost during %s: %s", self._phase.value, error)
+        self.abort()
 
     def _update_interest(self) -> None:
+        if self._phase is _Phase.DONE or self._phase is _Phase.WAITING:
+            return
         transport = self.transport
         writing = self._phase is _Phase.REFUSING and not transport.wants_read
-        mask = WRITE if writing or transport.wants_write else READ
-        if mask != self._mask:
-            self._mask = mask
-            self._loop.modify(transport.sock, mask, self)
+        self._wait_for(WRITE if writing or transport.wants_write else READ)
+
+    def _wait_for(self, mask: int) -> None:
+        if not self._mask:
+            self._loop.register(self.transport.sock, mask, self)
+        elif mask != self._mask:
+            self._loop.modify(self.transport.sock, mask, self)
+        self._mask = mask
 
     def _read_head(self) -> None:
         size = self.transport.receive(self._loop.buffer)
@@ -118,7 +133,11 @@ class Opening:
             head = self._reader.feed(bytes(self._loop.buffer[:size]))
             if head is None:
                 return
-            request = parse_request(head)
+            request = parse_request(
+                head,
+                remote_address=address_of(self.transport.sock.getpeername()),
+                is_secure=self.transport.secure,
+            )
             refusal = self._decide(request, self, self._reader.rest)
         except HeadError as exc:
             refusal = Refusal(exc.status, exc.text)
@@ -134,14 +153,48 @@ class Opening:
 
     def take(self) -> Transport:
         """Give the socket up to a connection, which takes its registration over, too."""
+        if not self._mask:
+            self._wait_for(READ)
         self._let_go()
         self._on_end(self)
         return self.transport
 
+    def wait(self, on_lost: Callable[[], None]) -> None:
+        """Leave the socket alone, for as long as it takes, until `take` or `reply`.
+
+        Args:
+            on_lost: Called if it comes to neither: the socket is closed, or
+                the client is told that the server stops.
+        """
+        self._phase = _Phase.WAITING
+        self._on_lost = on_lost
+        self._loop.unregister(self.transport.sock)
+        self._mask = 0
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `take` or `reply` is still to come."""
+        return self._phase is _Phase.WAITING
+
+    def reply(self, response: bytes) -> None:
+        """End the wait with an answer other than 101. Harmless if it is over."""
+        if self._phase is not _Phase.WAITING:
+            return
+        try:
+            self._answer(response)
+        except OSError as exc:
+            self._client_lost(exc)
+
     def refuse(self, refusal: Refusal, *, head_only: bool = False) -> None:
         """Answer with a status other than 101, and end the connection."""
-        self._out = refusal_response(refusal, head_only=head_only)
+        self._answer(refusal_response(refusal, head_only=head_only))
+
+    def _answer(self, response: bytes) -> None:
+        self._out = response
         self._phase = _Phase.REFUSING
+        self._on_lost = nothing
         self._restart_timer()
         self._write()
         self._update_interest()
@@ -165,17 +218,29 @@ class Opening:
 
     def _let_go(self) -> None:
         self._phase = _Phase.DONE
+        self._on_lost = nothing
         self._loop.disown(self)
         if self._timer is not None:
             self._timer.cancel()
 
+    def stop(self) -> None:
+        """The listener stops: tell a client that waits for a resource, and drop others."""
+        if self._phase is not _Phase.WAITING:
+            self.abort()
+            return
+        self._on_lost()
+        self._log(logging.INFO, "refused a client that waited for a resource with 503")
+        self.reply(refusal_response(_STOPPING))
+
     def abort(self) -> None:
         """Close the socket. Harmless twice."""
         if self._phase is not _Phase.DONE:
+            on_lost = self._on_lost
             self._let_go()
             self._loop.unregister(self.transport.sock)
             self.transport.close()
             self._on_end(self)
+            on_lost()
 
     def on_loop_error(self, error: BaseException) -> None:
         """Something of ours raised: close the socket."""
@@ -185,3 +250,4 @@ class Opening:
         """In a forked child: close this process's copy of the socket."""
         self._phase = _Phase.DONE
         self.transport.abandon()
+        self._on_lost()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from tests.support import HANG
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "examples" / "basic_sample.py"
 CLIENT = ROOT / "examples" / "client.py"
+UPGRADE = ROOT / "examples" / "http_to_websocket_upgrade.py"
 
 # Runs two blocks of code as one would in two threads, on a port that is free.
 PAIR = """
@@ -75,6 +77,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-X", "dev", *arguments],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},  # this syncws, whatever is installed
         capture_output=True,
         encoding="utf-8",
         timeout=HANG,
@@ -194,6 +197,18 @@ def test_the_client_says_when_nobody_is_there() -> None:
     assert done.stderr.startswith("No connection to ws://localhost:1/basic/ws: ")
     assert "Is examples/basic_sample.py running?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_resource_lets_in_and_refuses() -> None:
+    done = run(str(UPGRADE))
+    assert done.stdout.splitlines() == [
+        "accepted, X-Room: anna",
+        "Welcome, anna, 30",
+        "anna said: hello",
+        "refused, 400: Age is required",
+        "refused, 401: Basic",
+    ]
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 def test_the_first_server_and_client_of_the_readme() -> None:

@@ -1,0 +1,33 @@
+"""What a listener can be told to listen on."""
+
+from __future__ import annotations
+
+import ssl
+
+__all__ = ["check_port", "check_server_context"]
+
+
+def check_port(port: object, unix_path: str | None) -> int:
+    """Return the TCP port, 0 beside a `unix_path`; raise if it is none."""
+    if unix_path is not None:
+        if port is not None:
+            raise ValueError(f"give a port or a unix_path, not both: {port!r} and {unix_path!r}")
+        return 0
+    if port is None:
+        raise TypeError("Listener needs a port, 0 for a free one, or a unix_path")
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port must be an int, not {port!r}")
+    if not 0 <= port <= 65_535:
+        raise ValueError(f"port must be between 0 and 65535, not {port!r}")
+    return port
+
+
+def check_server_context(context: object) -> None:
+    """Raise unless `context` is a server's."""
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"ssl must be an ssl.SSLContext or None, not {context!r}")
+    if context.protocol is ssl.PROTOCOL_TLS_CLIENT or context.check_hostname:
+        raise ValueError(
+            "ssl is a client's context: make a server's with ssl.create_default_context("
+            "ssl.Purpose.CLIENT_AUTH), and load_cert_chain() its certificate"
+        )
