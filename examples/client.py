@@ -15,11 +15,10 @@ import syncws
 
 
 class Printer(syncws.Service):
-    """Prints what happens, and says when the last things have."""
+    """Prints what happens, and says when the last answer has come."""
 
     def __init__(self):
         self.answered = threading.Event()
-        self.closed = threading.Event()
 
     def on_text(self, client, text):
         print(f"text: {text}")
@@ -40,7 +39,6 @@ class Printer(syncws.Service):
 
     def on_close(self, client, status_code, reason):
         print(f"closed: {status_code} {reason}".rstrip())
-        self.closed.set()
 
 
 def talk(url):
@@ -60,7 +58,7 @@ def talk(url):
         if not printer.answered.wait(10):
             return "The server did not answer."
         client.send_text("closeMe")
-        if not printer.closed.wait(10):
+        if not client.wait_closed(10):
             return "The server did not close the connection."
     return None
 

@@ -27,7 +27,6 @@ class Printer(syncws.Service):
     def __init__(self):
         self.answered = threading.Semaphore(0)
         self.connected = threading.Semaphore(0)
-        self.closed = threading.Event()
 
     def on_text(self, client, text):
         print(f"text: {text}")
@@ -43,7 +42,6 @@ class Printer(syncws.Service):
 
     def on_close(self, client, status_code, reason):
         print(f"closed: {status_code} {reason}".rstrip())
-        self.closed.set()
 
 
 def serve(name):
@@ -74,7 +72,7 @@ def main():
             backend.communicate()
             if number < len(backends):
                 printer.connected.acquire(timeout=10)
-        printer.closed.wait(10)
+        client.wait_closed(10)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from tests.conftest import Leaks
 from tests.support import (
     BINARY,
     HANG,
+    QUIET,
     TEXT,
+    Gate,
     RawServer,
     Recorder,
     ServerRecorder,
@@ -382,3 +384,57 @@ def test_a_connection_that_cannot_be_started_is_closed(monkeypatch: pytest.Monke
         with pytest.raises(syncws.ConnectionClosed):
             client.receive(HANG)
         peer.expect_end()
+
+
+# -- The end -----------------------------------------------------------------
+
+
+def test_waiting_for_the_end_of_a_blocking_client() -> None:
+    with open_pair() as (client, peer):
+        assert not client.wait_closed(0)
+        waiting = Task(client.wait_closed, HANG)
+        peer.close_frame()
+        peer.expect_close()
+        peer.abort()
+        assert waiting.result() is True
+        assert client.wait_closed() is True
+
+
+def test_waiting_for_the_end_waits_for_on_close() -> None:
+    gate = Gate()
+
+    class Slow(syncws.Service):
+        def on_close(self, client: syncws.Client, status_code: int, reason: str) -> None:
+            gate.block()
+
+    with open_pair(service=Slow()) as (client, peer), gate:
+        peer.abort()
+        gate.reached()
+        assert not client.is_open
+        assert not client.wait_closed(QUIET)
+        gate.open()
+        assert client.wait_closed(HANG)
+
+
+def test_waiting_for_the_end_in_a_callback_does_not_wait_for_callbacks() -> None:
+    told: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    class Impatient(syncws.Service):
+        def on_text(self, client: syncws.Client, text: str) -> None:
+            told.put(client.wait_closed(QUIET))
+            client.close(timeout=0)
+            told.put(client.wait_closed(HANG))
+
+    with open_pair(service=Impatient()) as (client, peer):
+        peer.text("go")
+        peer.expect_close()
+        peer.close_frame()
+        peer.abort()
+        assert [told.get(timeout=HANG) for _ in range(2)] == [False, True]
+        assert client.wait_closed(HANG)
+
+
+@pytest.mark.parametrize("timeout", [-1, "1", float("nan")])
+def test_a_wrong_time_to_wait_for_the_end(timeout: Any) -> None:
+    with open_pair() as (client, _), pytest.raises((TypeError, ValueError), match="timeout"):
+        client.wait_closed(timeout)

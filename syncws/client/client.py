@@ -84,7 +84,7 @@ class Client(Endpoint):
     RFC 6455 section 4.1.
     """
 
-    __slots__ = ("_cookies", "_engine", "_link", "_mailbox", "_response", "_url")
+    __slots__ = ("_cookies", "_done", "_engine", "_link", "_mailbox", "_response", "_url")
 
     def __init__(
         self,
@@ -173,11 +173,16 @@ class Client(Endpoint):
         self._cookies = CookieStore(cookies)
         tls = tls_context(ssl)
         dialers = [Dialer(url, config, tls, path, self._cookies) for url in urls]
-        self._engine = engine or default_engine()
+        owner = self._engine = engine or default_engine()
         opened = _connect(dialers, course)
 
-        loop = self._engine.acquire()
-        release = functools.partial(self._engine.release, loop)
+        loop = owner.acquire()
+        self._done = done = threading.Event()
+
+        def release() -> None:
+            owner.release(loop)
+            done.set()
+
         runner = None if spec is None else Runner(spec, _log, dialers[0].url)
         inbox = self._make_inbox(config, runner, loop, release)
         on_end = release if runner is None else nothing  # a dispatcher does it behind its last
@@ -195,7 +200,7 @@ class Client(Endpoint):
         else:
             line = sending = link = Link(
                 loop,
-                self._engine.dialing(loop),
+                owner.dialing(loop),
                 dialers,
                 course,
                 retry or _LOSS,
@@ -332,6 +337,23 @@ class Client(Endpoint):
             self._engine.reap()
 
     close.__doc__ = Endpoint.close.__doc__
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """Wait until the connection has ended, and until on_close has returned if there is one.
+
+        With `retry` that is when there will be no other. Called from a
+        callback, it does not wait for callbacks.
+
+        Args:
+            timeout: Seconds to wait, or None to wait for ever.
+
+        Returns:
+            Whether it has ended.
+        """
+        check_timeout("timeout", timeout)
+        if self._engine.owns_current_thread():
+            return self._connection.wait_closed(timeout)
+        return self._done.wait(timeout)
 
     def __enter__(self) -> Client:
         return self

@@ -12,6 +12,13 @@ __all__ = ["Headers", "check_header", "normalize_extra_headers"]
 _NAME = re.compile(TOKEN)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
+# What stands for a header that is reserved.
+_INSTEAD = {
+    "host": "it comes from the URL",
+    "sec-websocket-extensions": "use the option compression",
+    "sec-websocket-protocol": "use the option subprotocol or subprotocols",
+}
+
 
 class Headers(Mapping[str, str]):
     """Header fields, in order and immutable; names are case-insensitive.
@@ -135,9 +142,10 @@ def normalize_extra_headers(
             raise TypeError(f"a header is a (name, value) pair, not {field!r}") from None
         check_header(name, value)
         if name.lower() in reserved:
+            instead = _INSTEAD.get(name.lower())
             raise ValueError(
-                f"the header {name!r} is set by the handshake and cannot be given: "
-                "use the option that it stands for"
+                f"the header {name!r} is set by the handshake and cannot be given"
+                + (f": {instead}" if instead else "")
             )
         checked.append((name, value.strip(" \t")))
     return tuple(checked)

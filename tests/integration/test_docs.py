@@ -1,0 +1,295 @@
+"""The pages of docs/: their code runs, and the tables for those who come from elsewhere are true.
+
+Blocks of code marked ``python`` are ours and are run here; those marked ``py`` are the
+others' and are not. In a table whose header has "syncws" the code in that column names
+something of ours, such as `Client.receive` or, with its parameters, `Client(url=)`; if the
+next column is "default" it has the default of those parameters.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import syncws
+from syncws.callbacks import _CALLBACKS
+from tests.support import HANG
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = ("from-ballerina", "from-flask-sock", "from-websocket-client", "from-websockets")
+ALL_PAGES = (*PAGES, "clients")
+
+# Runs a server's block of code in a thread and a client's in this one, on a port that is free.
+PAIR = """
+import logging, sys, threading
+import syncws
+
+logging.disable(logging.WARNING)  # of a client that connects again
+server, client = sys.argv[1:]
+started, start = threading.Event(), syncws.Listener.start
+
+def start_and_tell(self):
+    start(self)
+    started.set()
+
+syncws.Listener.start = start_and_tell
+names = {"__name__": "__main__"}
+
+def serve():
+    try:
+        exec(server.replace("9090", "0"), names)
+    finally:
+        started.set()  # should it not have come so far
+
+thread = threading.Thread(target=serve)
+thread.start()
+assert started.wait(20)
+listener = names["listener"]
+try:
+    exec(client.replace("9090", str(listener.port)), {"__name__": "__main__"})
+finally:
+    listener.stop()
+thread.join(20)
+"""
+
+# The servers of the pages that have clients only, on the same paths.
+ECHO = """
+import syncws
+
+class Echo(syncws.Service):
+    def on_text(self, caller, text):
+        name = caller.request.headers.get("X-Name")
+        caller.send_text(text if name is None else f"{text} {name}")
+
+    def on_binary(self, caller, data):
+        caller.send_binary(data)
+
+listener = syncws.Listener(9090)
+listener.attach("/echo", Echo())
+listener.serve_forever()
+"""
+TICKS = """
+import itertools
+import syncws
+
+class Ticks(syncws.Service):
+    count = itertools.count()
+
+    def on_text(self, caller, text):
+        tick = next(self.count)
+        caller.send_text(f"tick {tick}")
+        caller.close(1000 if tick else 1012, timeout=0)
+
+listener = syncws.Listener(9090)
+listener.attach("/ticks", Ticks())
+listener.serve_forever()
+"""
+
+# Clients of the pages' servers that have none of their own there.
+CHAT = """
+import syncws
+
+url = "ws://localhost:9090/chat/anna"
+with syncws.Client(url + "?age=30") as client:
+    print(client.response.headers["X-Name"])
+    client.send_text("hello")
+    print(client.receive(timeout=20))
+try:
+    syncws.Client(url)
+except syncws.HandshakeRejected as error:
+    print(error.status, error.body)
+"""
+PAGE = """
+import urllib.request
+
+with urllib.request.urlopen("http://localhost:9090/") as response:
+    print(response.read())
+"""
+ROOMS = """
+import flask
+import syncws
+
+app = flask.Flask("test")
+app.secret_key = "not this one"
+
+@app.route("/login")
+def login():
+    flask.session["user"] = "anna"
+    return ""
+
+url = "ws://localhost:9090/rooms/7?lang=fr"
+try:
+    syncws.Client(url)
+except syncws.HandshakeRejected as error:
+    print(error.status, error.body)
+with app.test_client() as browser:
+    browser.get("/login")
+    cookie = browser.get_cookie("session").value
+with syncws.Client(url, cookies={"session": cookie}) as client:
+    print(client.receive(timeout=20))
+    client.send_text("hello")
+    print(client.receive(timeout=20))
+"""
+
+
+class Block(NamedTuple):
+    """The n-th block of ours on a page."""
+
+    page: str
+    number: int
+
+    @property
+    def code(self) -> str:
+        """What it says; without the waits between attempts."""
+        code = blocks(self.page)[self.number]
+        return code.replace("RetryConfig(interval=1,", "RetryConfig(interval=0.01,")
+
+
+# A server, a client, and what the two print.
+RUNS: list[tuple[Block | str, Block | str, list[str]]] = [
+    (Block("from-ballerina", 0), Block("from-ballerina", 2), ["You said: hello"]),
+    (Block("from-ballerina", 1), CHAT, ["anna", "anna: hello", "400 b'Age is required'"]),
+    (Block("from-flask-sock", 0), Block("from-flask-sock", 2), ["You said: hello"]),
+    (Block("from-flask-sock", 0), PAGE, ["b'a page'"]),
+    (
+        Block("from-flask-sock", 1),
+        ROOMS,
+        ["401 b'Log in first'", "anna in room 7, fr", "hello"],
+    ),
+    (ECHO, Block("from-websocket-client", 0), ["hello anna", r"b'\x00\x01'"]),
+    (TICKS, Block("from-websocket-client", 1), ["tick 0", "tick 1", "closed: 1000"]),
+    (Block("from-websockets", 0), Block("from-websockets", 1), ["/echo", "hello"]),
+    (TICKS, Block("from-websockets", 2), ["tick 0", "tick 1"]),
+    (TICKS, Block("clients", 0), ["tick 0", "tick 1"]),
+    (ECHO, Block("clients", 1), ["hello"]),
+    (ECHO, Block("clients", 2), ["hello", "['token']"]),
+]
+
+
+class Row(NamedTuple):
+    """What a row of a table says of ours."""
+
+    page: str
+    ours: list[str]
+    default: str | None
+
+
+def text_of(page: str) -> str:
+    """Return a page's text."""
+    return (DOCS / f"{page}.md").read_text(encoding="utf-8")
+
+
+def blocks(page: str) -> list[str]:
+    """Return the blocks of code that are ours."""
+    return re.findall(r"^```python\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL)
+
+
+def rows(page: str) -> Iterator[Row]:
+    """Go through the rows of the tables that have something of ours."""
+    header: list[str] = []
+    for line in text_of(page).splitlines():
+        if not line.startswith("|"):
+            header = []
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not header:
+            header = cells
+        elif "syncws" in header and not re.fullmatch("[|-]+", line):
+            assert len(cells) == len(header), line
+            ours = header.index("syncws")
+            has_default = header[ours + 1] == "default"
+            yield Row(
+                page, re.findall("`([^`]+)`", cells[ours]), cells[ours + 1] if has_default else None
+            )
+
+
+def find(text: str) -> tuple[Any, list[str]]:
+    """Return what is called so, and the parameters that are named behind it."""
+    found = re.fullmatch(r"([\w.]+)(?:\(((?:\w+=(?:, )?)+)\))?", text)
+    assert found is not None, text
+    if found[1] in _CALLBACKS:
+        return found[1], []
+    thing: Any = syncws
+    for name in found[1].split("."):
+        thing = getattr(thing, name)
+    return thing, re.findall(r"\w+", found[2] or "")
+
+
+def case(run: tuple[Block | str, Block | str, list[str]]) -> str:
+    """Return the name of a run."""
+    named = [part for part in run[:2] if isinstance(part, Block)]
+    return " and ".join(f"{block.page} {block.number}" for block in named)
+
+
+@pytest.mark.parametrize(("server", "client", "said"), RUNS, ids=map(case, RUNS))
+def test_our_code_runs(server: Block | str, client: Block | str, said: list[str]) -> None:
+    codes = [part.code if isinstance(part, Block) else part for part in (server, client)]
+    if "flask" in codes[0] and importlib.util.find_spec("flask") is None:
+        pytest.skip("Flask is not installed")
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", PAIR, *codes],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=HANG,
+        check=False,
+    )
+    assert (done.stdout.splitlines(), done.stderr, done.returncode) == (said, "", 0)
+
+
+def test_all_our_code_is_run() -> None:
+    run = {part for parts in RUNS for part in parts[:2] if isinstance(part, Block)}
+    assert run == {Block(page, n) for page in ALL_PAGES for n in range(len(blocks(page)))}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_the_tables_name_is_there(page: str) -> None:
+    named = [text for row in rows(page) for text in row.ours]
+    assert len(named) > 20
+    for text in named:
+        thing, parameters = find(text)
+        if parameters:
+            assert set(parameters) <= set(inspect.signature(thing).parameters), text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_defaults_of_the_tables_are_so(page: str) -> None:
+    checked = 0
+    for _, ours, default in rows(page):
+        for text in ours if default is not None else ():
+            thing, parameters = find(text)
+            assert parameters, f"{text} has a default, but of which parameter?"
+            for name in parameters:
+                actual = inspect.signature(thing).parameters[name].default
+                assert default == f"`{_literal(default)!r}`".replace("'", '"'), (text, default)
+                assert actual == _literal(default), text
+                assert type(actual) is type(_literal(default)), text
+                checked += 1
+    assert checked > 3
+
+
+def _literal(cell: str | None) -> Any:
+    assert cell is not None
+    return ast.literal_eval(cell.strip("`"))
+
+
+@pytest.mark.parametrize("page", ALL_PAGES)
+def test_the_links_lead_somewhere(page: str) -> None:
+    text = re.sub(r"```.*?```|`[^`]*`", "", text_of(page), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors
+        elif not target.startswith("https://"):
+            assert (DOCS / target.partition("#")[0]).exists()
