@@ -13,7 +13,7 @@ import sys
 import threading
 from queue import SimpleQueue
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..callbacks import Runner, ServiceSpec
 from ..config import check_count
@@ -22,10 +22,11 @@ from ..engine.connection import Connection
 from ..engine.dispatch import Dispatcher
 from ..engine.engine import Engine, default_engine
 from ..engine.loop import IOLoop
-from ..engine.transport import make_transport
+from ..engine.transport import Transport, make_transport
 from ..errors import Close
 from ..protocol import deflate
 from ..protocol.codec import make_codec
+from ..protocol.exchange import is_upgrade
 from ..protocol.http import Request
 from ..protocol.server_handshake import (
     Refusal,
@@ -40,6 +41,10 @@ from .acceptor import Acceptor, open_sockets
 from .caller import Caller
 from .opening import Opening
 from .routing import Router
+from .site import Site
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 __all__ = ["Listener"]
 
@@ -74,6 +79,17 @@ class Listener:
             None: no limit.
         max_handshake_size: Bytes of a handshake request.
         backlog: Connections that may wait in the system to be accepted.
+        app: A WSGI application that answers every request that is no
+            WebSocket handshake: Flask's or Django's, or a function. None:
+            they are refused with 426.
+        max_body_size: Bytes of such a request's body; a longer one is refused
+            with 413. None: no limit.
+        http_timeout: Seconds within which something of a request's body must
+            come, and within which something of a response must be taken; and
+            behind the first of them at least a KiB a second. The application's
+            own time does not count. None: no limit.
+        keep_alive_timeout: Seconds that a connection stays open for the next
+            request. 0: each request has its own. None: no limit.
 
     Use it as a context manager, or with `start` and `stop`, or with
     `serve_forever`. Its methods may be called from any thread.
@@ -90,6 +106,10 @@ class Listener:
         handshake_timeout: float | None = 10.0,
         max_handshake_size: int = 16_384,
         backlog: int = 1024,
+        app: WSGIApplication | None = None,
+        max_body_size: int | None = 16_777_216,
+        http_timeout: float | None = 30.0,
+        keep_alive_timeout: float | None = 15.0,
     ) -> None:
         self._unix_path = None if unix_path is None else os.fspath(unix_path)
         self._port = _check_port(port, self._unix_path)
@@ -107,6 +127,18 @@ class Listener:
         check_count("backlog", backlog, optional=False)
         self._max_handshake_size = max_handshake_size
         self._backlog = backlog
+        self._keep_alive_timeout = check_timeout("keep_alive_timeout", keep_alive_timeout)
+        self._site: Site | None = None
+        if app is not None:
+            self._site = Site(
+                app,
+                max_body_size=max_body_size,
+                http_timeout=http_timeout,
+                keep_alive=keep_alive_timeout != 0,
+                on_begin=self._request_begun,
+                on_end=self._request_ended,
+                on_done=self._connection_done,
+            )
         self._router = Router()
         # What ends serve_forever: a stop, as the count of starts then, or a signal.
         self._stops: SimpleQueue[int] = SimpleQueue()
@@ -118,7 +150,7 @@ class Listener:
         self._starts = 0
         self._addresses: list[Address] = []
         self._open = 0  # sockets, listening ones included
-        self._running = 0  # connections whose on_close has not returned
+        self._running = 0  # connections whose on_close has not returned, and requests
 
         # Owned by the I/O thread, apart from the first two, which `start` sets.
         self._loop: IOLoop | None = None
@@ -176,16 +208,20 @@ class Listener:
             self._phase = _Phase.STARTED
             self._starts += 1
             self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
+            if self._site is not None:
+                self._site.start(loop, max(1, self._engine.max_workers // 2))
         for acceptor in self._acceptors:
             loop.call_soon(acceptor.listen, owner=acceptor)
 
     def stop(self, timeout: float = 10.0) -> None:
         """Close every connection with 1001, and wait for them and their callbacks.
 
-        New connections are refused at once. What has not ended after `timeout`
-        seconds is aborted; a callback that does not return is left behind.
-        Called from a callback, it does not wait for callbacks. Harmless if the
-        listener is not started; it may be started again.
+        New connections are refused at once, and HTTP requests under way are
+        waited for as callbacks are. What has not ended after `timeout` seconds
+        is aborted; a callback that does not return is left behind. Called from
+        a callback, or from the application, it waits for neither callbacks nor
+        requests. Harmless if the listener is not started; it may be started
+        again.
 
         Args:
             timeout: Seconds.
@@ -234,6 +270,8 @@ class Listener:
         self._acceptors = []
         self._openings = set()
         self._connections = set()
+        if self._site is not None:
+            self._site.forget()
         with self._lock:
             self._open = self._running = 0
 
@@ -315,8 +353,12 @@ class Listener:
             opening.abort()
         for connection in list(self._connections):
             connection.start_close(Close(1001, "the server is going away"), timeout)
+        if self._site is not None:
+            self._site.end_soon()
 
     def _abort_all(self) -> None:
+        if self._site is not None:
+            self._site.abort()
         for connection in list(self._connections):
             connection.abort()
 
@@ -332,7 +374,12 @@ class Listener:
         except (OSError, ValueError):
             sock.close()  # the client went away meanwhile
             return
-        timeout = self._handshake_timeout
+        self._open_socket(transport, self._handshake_timeout)
+
+    def _open_socket(
+        self, transport: Transport, timeout: float | None, *, resumed: bool = False
+    ) -> Opening:
+        assert self._loop is not None
         with self._lock:
             self._open += 1
         opening = Opening(
@@ -342,15 +389,20 @@ class Listener:
             max_size=self._max_handshake_size,
             decide=self._decide,
             on_end=self._opening_ended,
+            resumed=resumed,
         )
         self._openings.add(opening)
+        return opening
 
     def _opening_ended(self, opening: Opening) -> None:
         self._openings.discard(opening)
         self._count_closed(1)
 
     def _decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
-        """Refuse a handshake request, or make its socket a connection."""
+        """Refuse a request, or make its socket a connection, or have the application answer."""
+        if self._site is not None and not is_upgrade(request):
+            self._site.serve(request, opening, rest)
+            return None
         route = self._router.match(request.path)
         if route is None:
             return Refusal(404, f"There is nothing at {request.path}.")
@@ -414,6 +466,20 @@ class Listener:
         opened = "on_open" in spec.has or isinstance(spec.service, type)
         loop.guard(connection, connection.start, response, rest, True, opened)
 
+    def _request_begun(self) -> None:
+        # The application's call and the socket, which is not waited for
+        # without the other: a stop from the application would wait for itself.
+        with self._lock:
+            self._running += 2
+
+    def _request_ended(self, free: tuple[Transport, bytes] | None) -> None:
+        if free is not None:
+            transport, rest = free
+            opening = self._open_socket(transport, self._keep_alive_timeout, resumed=True)
+            if rest:
+                opening.resume(rest)
+        self._connection_done()
+
     def _connection_ended(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._count_closed(1)
@@ -423,7 +489,7 @@ class Listener:
             self._open -= number
             self._changed.notify_all()
 
-    # -- Worker thread ---------------------------------------------------
+    # -- Any thread ------------------------------------------------------
 
     def _connection_done(self) -> None:
         with self._changed:

@@ -1,4 +1,4 @@
-"""A connection between its acceptance and its upgrade.
+"""A connection between its acceptance and its upgrade, or between two HTTP requests.
 
 Threads: everything here runs in the I/O thread.
 """
@@ -41,6 +41,12 @@ class Opening:
         decide: Called with the request, this, and the bytes behind it; it
             returns a refusal, or None after it has taken the socket by `take`.
         on_end: Called once when the socket is taken or closed.
+        resumed: The socket had a request before: it is registered for READ,
+            and past TLS.
+
+    Attributes:
+        transport: The socket.
+        head: The request as it came, once it is complete.
     """
 
     __slots__ = (
@@ -52,6 +58,7 @@ class Opening:
         "_phase",
         "_reader",
         "_timer",
+        "head",
         "transport",
     )
 
@@ -64,6 +71,7 @@ class Opening:
         max_size: int,
         decide: Callable[[Request, Opening, bytes], Refusal | None],
         on_end: Callable[[Opening], None],
+        resumed: bool = False,
     ) -> None:
         self._loop = loop
         self.transport = transport
@@ -71,10 +79,12 @@ class Opening:
         self._on_end = on_end
         self._reader = HeadReader(max_size)
         self._out = b""
-        self._phase = _Phase.TLS
+        self._phase = _Phase.HEAD if resumed else _Phase.TLS
         self._mask = READ
+        self.head = b""
         loop.own(self)
-        loop.register(transport.sock, READ, self)
+        register = loop.modify if resumed else loop.register
+        register(transport.sock, READ, self)
         self._timer = None if deadline is None else loop.call_at(deadline, self.abort, self)
 
     def on_ready(self, mask: int) -> None:
@@ -92,9 +102,7 @@ class Opening:
             elif self._phase is _Phase.LEAVING:
                 self._drain()
         except OSError as exc:
-            level = logging.INFO if self._phase is _Phase.TLS else logging.DEBUG
-            self._log(level, "a client was lost during %s: %s", self._phase.value, exc)
-            self.abort()
+            self._lost(exc)
         if self._phase is not _Phase.DONE:
             self._update_interest()
 
@@ -113,11 +121,22 @@ class Opening:
         if not size:
             self.abort()
             return
+        self._take(bytes(self._loop.buffer[:size]))
+
+    def resume(self, rest: bytes) -> None:
+        """Begin with what has come behind the request before."""
+        try:
+            self._take(rest)
+        except OSError as exc:
+            self._lost(exc)
+
+    def _take(self, data: bytes) -> None:
         request: Request | None = None
         try:
-            head = self._reader.feed(bytes(self._loop.buffer[:size]))
+            head = self._reader.feed(data)
             if head is None:
                 return
+            self.head = head
             request = parse_request(head)
             refusal = self._decide(request, self, self._reader.rest)
         except HeadError as exc:
@@ -126,6 +145,11 @@ class Opening:
             target = request.target if request else "a request"
             self._log(logging.INFO, "refused %s with %d: %s", target, refusal.status, refusal.text)
             self.refuse(refusal, head_only=request is not None and request.method == "HEAD")
+
+    def _lost(self, error: OSError) -> None:
+        level = logging.INFO if self._phase is _Phase.TLS else logging.DEBUG
+        self._log(level, "a client was lost during %s: %s", self._phase.value, error)
+        self.abort()
 
     def _log(self, level: int, message: str, *args: object) -> None:
         """Log in a worker: what the user's handlers do must not hold up the I/O thread."""
