@@ -188,7 +188,7 @@ class RequestHandler:
         """Close the socket. Harmless twice, and when it has been given up."""
         if self.channel.standing().phase is Phase.DONE:
             return
-        self._loop.unregister(self.transport.sock)
+        self._set_mask(0)
         before = self.channel.close(why)
         if before is not Phase.LEAVING:
             self._log(logging.DEBUG, "%s, while %s: %s", self._request.target, before.value, why)

@@ -128,12 +128,14 @@ class Listener:
         self._max_handshake_size = max_handshake_size
         self._backlog = backlog
         self._keep_alive_timeout = check_timeout("keep_alive_timeout", keep_alive_timeout)
+        check_timeout("http_timeout", http_timeout)
+        check_count("max_body_size", max_body_size, least=0)
         self._site: Site | None = None
         if app is not None:
             self._site = Site(
                 app,
                 max_body_size=max_body_size,
-                http_timeout=http_timeout,
+                timeout=http_timeout,
                 keep_alive=keep_alive_timeout != 0,
                 on_begin=self._request_begun,
                 on_end=self._request_ended,

@@ -10,14 +10,12 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..config import check_count
 from ..endpoint import peer_addresses
 from ..engine.lane import Lane
 from ..engine.loop import IOLoop
 from ..engine.transport import Transport
 from ..protocol.exchange import Exchange
 from ..protocol.http import Request
-from ..timing import check_timeout
 from .http import RequestHandler
 from .opening import Opening
 from .wsgi import Origin, call_application
@@ -33,8 +31,8 @@ class Site:
 
     Args:
         application: The WSGI application.
-        max_body_size: See `Listener`.
-        http_timeout: See `Listener`.
+        max_body_size: Bytes of a request's body. None: no limit.
+        timeout: Seconds for a client; see `Allowance`.
         keep_alive: Whether a connection may have more than one request.
         on_begin: Called when a request is about to be served.
         on_end: Called for each of those when it is done with its socket; with
@@ -44,7 +42,7 @@ class Site:
             will never be called. In any thread.
 
     Raises:
-        TypeError, ValueError: An argument is wrong.
+        TypeError: The application cannot be called.
     """
 
     def __init__(
@@ -52,7 +50,7 @@ class Site:
         application: WSGIApplication,
         *,
         max_body_size: int | None,
-        http_timeout: float | None,
+        timeout: float | None,
         keep_alive: bool,
         on_begin: Callable[[], None],
         on_end: Callable[[tuple[Transport, bytes] | None], None],
@@ -60,10 +58,9 @@ class Site:
     ) -> None:
         if not callable(application):
             raise TypeError(f"app must be a WSGI application or None, not {application!r}")
-        check_count("max_body_size", max_body_size, least=0)
         self._application = application
         self._max_body_size = max_body_size
-        self._timeout = check_timeout("http_timeout", http_timeout)
+        self._timeout = timeout
         self._keep_alive = keep_alive
         self._on_begin = on_begin
         self._on_end = on_end
