@@ -272,23 +272,25 @@ def test_a_client_that_does_not_go_is_dropped() -> None:
     assert scene.gone()
 
 
-@pytest.mark.parametrize("when", ["before", "during", "after"])
-def test_the_last_request_of_a_connection(when: str) -> None:
+def test_the_last_request_of_a_connection_says_so() -> None:
     scene = Scene(method="GET")
-    if when == "before":
-        scene.handler.end_soon()
-    channel = scene.begin()
-    channel.respond("200 OK", [])
-    if when == "during":
-        scene.handler.end_soon()
-    channel.finish()
-    if when == "after":
-        scene.handler.end_soon()
+    scene.handler.end_soon()
+    respond(scene.begin())
     scene.loop.turn()
-    assert (b"Connection: close" in scene.transport.written) is (when == "before")
+    assert b"\r\nConnection: close\r\n" in scene.transport.written
     assert scene.transport.shut == 1
     scene.feed(b"")
     assert scene.gone()
+
+
+def test_a_response_that_has_begun_cannot_say_so() -> None:
+    scene = Scene(method="GET")
+    channel = scene.begin()
+    channel.respond("200 OK", [])
+    scene.handler.end_soon()
+    channel.finish()
+    scene.loop.turn()
+    assert scene.freed() == b""
 
 
 def test_a_client_that_has_only_ended_its_side_gets_its_answer() -> None:

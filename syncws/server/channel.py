@@ -154,7 +154,7 @@ class Channel:
         self._out = OutBuffer()
         self._taken = 0  # bytes of the response that the system has taken
         self._flushing = False  # the I/O thread will write what is queued
-        self._last = False  # the connection ends with this request
+        self._last = False  # the response is to say that the connection ends with it
 
     def _move(self, phase: Phase) -> None:
         """Requires the lock."""
@@ -184,7 +184,7 @@ class Channel:
                 if exchange.unparsed and not self._paused:
                     self._loop.call_soon(self._mover.take, b"", owner=self._mover)
                 self._changed.notify_all()
-            elif phase is Phase.SENDING and exchange.body_complete and not self._last:
+            elif phase is Phase.SENDING and exchange.body_complete:
                 exchange.receive(data)  # the client's next request
             ready = exchange.body_complete or self._paused or exchange.wants_continue
             if phase is not Phase.BODY or not ready:
@@ -213,13 +213,12 @@ class Channel:
             if not self._exchange.started:
                 self._out.append(response)
             self._error = why
-            self._last = True
             self._body.clear()
             self._move(Phase.SENDING)
             return phase
 
     def end_soon(self) -> None:
-        """Let the connection end behind this request."""
+        """Let the connection end behind this request, if the client can still be told."""
         with self._changed:
             self._last = True
 
@@ -230,7 +229,7 @@ class Channel:
             alive: Whether more can come from it.
         """
         with self._changed:
-            if alive and not self._last and self._exchange.reusable:
+            if alive and self._exchange.reusable:
                 self._move(Phase.DONE)
                 return self._exchange.rest
             self._move(Phase.LEAVING)
@@ -299,7 +298,6 @@ class Channel:
         with self._changed:
             if self._phase is not Phase.RUNNING:
                 return
-            self._last = True
             self._move(Phase.SENDING)
         self._loop.flush_soon(self._mover)
 

@@ -197,7 +197,7 @@ class RequestHandler:
         self._let_go(None)
 
     def end_soon(self) -> None:
-        """Let the connection end behind this request."""
+        """Let the connection end behind this request, if the client can still be told."""
         self.channel.end_soon()
 
     def _let_go(self, rest: bytes | None) -> None:
