@@ -348,6 +348,21 @@ def test_a_file(length: str | None) -> None:
     assert file.closed
 
 
+def test_a_file_is_not_read_for_its_head() -> None:
+    class File(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert size == 0
+            return b""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", PLAIN)
+        return environ["wsgi.file_wrapper"](File(b"x"))
+
+    channel = call(app, method="HEAD")
+    assert (channel.status, channel.headers) == ("200 OK", PLAIN)
+    assert channel.calls == ["respond", "finish"]
+
+
 def test_a_late_start_response_replaces_the_first() -> None:
     def app(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", PLAIN)

@@ -218,18 +218,23 @@ class Channel:
             return phase
 
     def end_soon(self) -> None:
-        """Let the connection end behind this request, if the client can still be told."""
+        """Tell the client that the connection ends behind this request, if there still is time."""
         with self._changed:
             self._last = True
 
-    def conclude(self, alive: bool) -> bytes | None:
+    @property
+    def reusable(self) -> bool:
+        """Whether all is done, and the client may send another request."""
+        return self._exchange.reusable
+
+    def conclude(self, keep: bool) -> bytes | None:
         """The response is out: return what came behind the request, or None if the client must go.
 
         Args:
-            alive: Whether more can come from it.
+            keep: Whether the socket may have another request.
         """
         with self._changed:
-            if alive and self._exchange.reusable:
+            if keep and self._exchange.reusable:
                 self._move(Phase.DONE)
                 return self._exchange.rest
             self._move(Phase.LEAVING)

@@ -60,6 +60,7 @@ class RequestHandler:
         "_call",
         "_inbound",
         "_lane",
+        "_last",
         "_loop",
         "_mask",
         "_on_done",
@@ -96,6 +97,7 @@ class RequestHandler:
         self._mask = READ  # what the selector waits for; 0: not registered
         self._reading = True  # what comes is wanted
         self._at_end = False  # nothing more comes
+        self._last = False  # the socket has no other request
         self._timer: Timer | None = None
         self._inbound = Allowance(timeout)
         self._outbound = Allowance(timeout)
@@ -174,13 +176,14 @@ class RequestHandler:
 
     def _conclude(self) -> None:
         """The response is out: the socket can have another request, or the client goes."""
-        rest = self.channel.conclude(not self._at_end)
+        idle = self.channel.reusable  # or the client knows that this is the end
+        rest = self.channel.conclude(not (self._at_end or self._last))
         self._stop_timer()
         if rest is not None:
             self._set_mask(READ)
             self._let_go(rest)
-        elif self._at_end:
-            self.end("the client has gone")
+        elif self._at_end or idle:
+            self.end("nothing more is to come")
         else:
             self._timer = self._loop.call_at(self._loop.clock() + _LEAVE, self.abort, self)
 
@@ -197,7 +200,8 @@ class RequestHandler:
         self._let_go(None)
 
     def end_soon(self) -> None:
-        """Let the connection end behind this request, if the client can still be told."""
+        """Let the connection end behind this request."""
+        self._last = True
         self.channel.end_soon()
 
     def _let_go(self, rest: bytes | None) -> None:

@@ -478,9 +478,7 @@ class Listener:
         if free is not None:
             transport, rest = free
             opening = self._open_socket(transport, self._keep_alive_timeout, resumed=True)
-            if not self._acceptors:
-                opening.abort()  # the listener is being stopped, and this one is idle
-            elif rest:
+            if rest:
                 opening.resume(rest)
         self._connection_done()
 

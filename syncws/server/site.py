@@ -118,7 +118,7 @@ class Site:
         self._on_end(None if rest is None else (handler.transport, rest))
 
     def end_soon(self) -> None:
-        """Let each connection end behind its request, if the client can still be told."""
+        """Let each connection end behind its request."""
         for handler in list(self._handlers):
             handler.end_soon()
 

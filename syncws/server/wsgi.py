@@ -211,6 +211,8 @@ class _Call(BaseHandler):
         read, size = wrapper.filelike.read, max(wrapper.blksize, _BLOCK)
         length = self.headers.get("Content-Length") if self.headers else None
         left = int(length) if length else None
+        if self._request.method == "HEAD":
+            left = 0  # nobody gets to see it
         while data := read(size if left is None else min(size, left)):
             self.write(data)
             if left is not None:
