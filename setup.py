@@ -36,10 +36,13 @@ SPEEDUPS = Extension(
 
 TEST = [
     "aiohttp",
+    "django",
+    "flask",
     "hypothesis",
     "pytest",
     "pytest-timeout",
     "pytest-xdist",
+    "requests",
     "selenium",
     "trustme",
     "websocket-client",

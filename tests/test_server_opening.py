@@ -224,6 +224,42 @@ def test_a_socket_that_nobody_takes_over_is_waited_for_no_more() -> None:
     assert scene.transport.closed == 0
 
 
+@pytest.mark.parametrize("rest", [b"", REQUEST[:9], REQUEST, REQUEST + b"behind it"])
+def test_a_socket_that_had_a_request_before(rest: bytes) -> None:
+    scene = Scene()
+    scene.opening.take()
+    scene.ended.clear()
+    scene.transport.handshakes = ["read"]  # TLS is over
+    scene.opening = Opening(
+        scene.loop,  # type: ignore[arg-type]
+        scene.transport,  # type: ignore[arg-type]
+        deadline=110.0,
+        max_size=1000,
+        decide=scene.decide,
+        on_end=scene.ended.append,
+        resumed=True,
+    )
+    scene.opening.resume(rest)
+    if len(rest) < len(REQUEST):
+        assert scene.requests == []
+        scene.feed(REQUEST[len(rest) :])
+    ((_, behind),) = scene.requests
+    assert behind == rest[len(REQUEST) :]
+    assert scene.opening.head == REQUEST
+    assert scene.upgraded()
+
+
+def test_a_socket_that_is_lost_when_its_next_request_is_looked_at() -> None:
+    scene = Scene()
+
+    def decide(*args: Any) -> None:
+        raise OSError(errno.ENOTCONN, "not connected")
+
+    scene.opening._decide = decide
+    scene.opening.resume(REQUEST)
+    assert scene.gone()
+
+
 def test_a_spurious_wakeup() -> None:
     scene = Scene()
     scene.feed(None, REQUEST[:10], None, REQUEST[10:])

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..callbacks import ServiceSpec
 from ..config import check_count
@@ -23,8 +23,9 @@ from ..endpoint import Address, address_of
 from ..engine.connection import Connection
 from ..engine.engine import Engine, default_engine
 from ..engine.loop import IOLoop
-from ..engine.transport import make_transport
+from ..engine.transport import Transport, make_transport
 from ..errors import Close
+from ..protocol.exchange import is_upgrade
 from ..protocol.http import Request
 from ..protocol.server_handshake import Refusal, check_origin, check_upgrade
 from ..service import Service
@@ -34,7 +35,11 @@ from .admission import Admitted, Terms, admit, agree, start
 from .arguments import check_port, check_server_context
 from .opening import Opening
 from .routing import Route, Router, parameters_of
+from .site import Site
 from .upgrade import Hearing, check_resource
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 __all__ = ["Listener"]
 
@@ -69,6 +74,17 @@ class Listener:
             None: no limit.
         max_handshake_size: Bytes of a handshake request.
         backlog: Connections that may wait in the system to be accepted.
+        app: A WSGI application that answers every request that is no
+            WebSocket handshake: Flask's or Django's, or a function. None:
+            they are refused with 426.
+        max_body_size: Bytes of such a request's body; a longer one is refused
+            with 413. None: no limit.
+        http_timeout: Seconds within which something of a request's body must
+            come, and within which something of a response must be taken; and
+            behind the first of them at least a KiB a second. The application's
+            own time does not count. None: no limit.
+        keep_alive_timeout: Seconds that a connection stays open for the next
+            request. 0: each request has its own. None: no limit.
 
     Use it as a context manager, or with `start` and `stop`, or with
     `serve_forever`. Its methods may be called from any thread.
@@ -85,6 +101,10 @@ class Listener:
         handshake_timeout: float | None = 10.0,
         max_handshake_size: int = 16_384,
         backlog: int = 1024,
+        app: WSGIApplication | None = None,
+        max_body_size: int | None = 16_777_216,
+        http_timeout: float | None = 30.0,
+        keep_alive_timeout: float | None = 15.0,
     ) -> None:
         self._unix_path = None if unix_path is None else os.fspath(unix_path)
         self._port = check_port(port, self._unix_path)
@@ -102,6 +122,20 @@ class Listener:
         check_count("backlog", backlog, optional=False)
         self._max_handshake_size = max_handshake_size
         self._backlog = backlog
+        self._keep_alive_timeout = check_timeout("keep_alive_timeout", keep_alive_timeout)
+        check_timeout("http_timeout", http_timeout)
+        check_count("max_body_size", max_body_size, least=0)
+        self._site: Site | None = None
+        if app is not None:
+            self._site = Site(
+                app,
+                max_body_size=max_body_size,
+                timeout=http_timeout,
+                keep_alive=keep_alive_timeout != 0,
+                on_begin=self._request_begun,
+                on_end=self._request_ended,
+                on_done=self._callbacks_done,
+            )
         self._router = Router()
         # What ends serve_forever: a stop, as the count of starts then, or a signal.
         self._stops: SimpleQueue[int] = SimpleQueue()
@@ -113,7 +147,8 @@ class Listener:
         self._starts = 0
         self._addresses: list[Address] = []
         self._open = 0  # sockets, listening ones included
-        self._running = 0  # resources, and connections whose on_close has not returned
+        # Resources, requests, and connections whose on_close has not returned.
+        self._running = 0
 
         # Owned by the I/O thread, apart from the first two, which `start` sets.
         self._loop: IOLoop | None = None
@@ -224,16 +259,20 @@ class Listener:
             self._phase = _Phase.STARTED
             self._starts += 1
             self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
+            if self._site is not None:
+                self._site.start(loop, max(1, self._engine.max_workers // 2))
         for acceptor in self._acceptors:
             loop.call_soon(acceptor.listen, owner=acceptor)
 
     def stop(self, timeout: float = 10.0) -> None:
         """Close every connection with 1001, and wait for them and their callbacks.
 
-        New connections are refused at once. What has not ended after `timeout`
-        seconds is aborted; a callback that does not return is left behind.
-        Called from a callback, it does not wait for callbacks. Harmless if the
-        listener is not started; it may be started again.
+        New connections are refused at once, and HTTP requests under way are
+        waited for as callbacks are. What has not ended after `timeout` seconds
+        is aborted; a callback that does not return is left behind. Called from
+        a callback, or from the application, it waits for neither callbacks nor
+        requests. Harmless if the listener is not started; it may be started
+        again.
 
         Args:
             timeout: Seconds.
@@ -282,6 +321,8 @@ class Listener:
         self._acceptors = []
         self._openings = set()
         self._connections = set()
+        if self._site is not None:
+            self._site.forget()
         with self._lock:
             self._open = self._running = 0
 
@@ -363,10 +404,14 @@ class Listener:
             opening.stop()
         for connection in list(self._connections):
             connection.start_close(Close(1001, "the server is going away"), timeout)
+        if self._site is not None:
+            self._site.end_soon()
 
     def _abort_all(self) -> None:
         for opening in list(self._openings):
             opening.abort()
+        if self._site is not None:
+            self._site.abort()
         for connection in list(self._connections):
             connection.abort()
 
@@ -382,7 +427,12 @@ class Listener:
         except (OSError, ValueError):
             sock.close()  # the client went away meanwhile
             return
-        timeout = self._handshake_timeout
+        self._open_socket(transport, self._handshake_timeout)
+
+    def _open_socket(
+        self, transport: Transport, timeout: float | None, *, resumed: bool = False
+    ) -> Opening:
+        assert self._loop is not None
         with self._lock:
             self._open += 1
         opening = Opening(
@@ -392,15 +442,20 @@ class Listener:
             max_size=self._max_handshake_size,
             decide=self._decide,
             on_end=self._opening_ended,
+            resumed=resumed,
         )
         self._openings.add(opening)
+        return opening
 
     def _opening_ended(self, opening: Opening) -> None:
         self._openings.discard(opening)
         self._count_closed(1)
 
     def _decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
-        """Refuse a handshake request, make its socket a connection, or ask a resource."""
+        """Refuse a request, make its socket a connection, or ask a resource or the application."""
+        if self._site is not None and not is_upgrade(request):
+            self._site.serve(request, opening, rest)
+            return None
         route = self._router.match(request.raw_path)
         if route is None:
             return Refusal(404, f"There is nothing at {request.raw_path}.")
@@ -465,6 +520,20 @@ class Listener:
         start(loop, admitted, terms, rest)
         return admitted
 
+    def _request_begun(self) -> None:
+        # The application's call and the socket, which is not waited for
+        # without the other: a stop from the application would wait for itself.
+        with self._lock:
+            self._running += 2
+
+    def _request_ended(self, free: tuple[Transport, bytes] | None) -> None:
+        if free is not None:
+            transport, rest = free
+            opening = self._open_socket(transport, self._keep_alive_timeout, resumed=True)
+            if rest:
+                opening.resume(rest)
+        self._callbacks_done()
+
     def _connection_ended(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._count_closed(1)
@@ -474,7 +543,7 @@ class Listener:
             self._open -= number
             self._changed.notify_all()
 
-    # -- Worker thread ---------------------------------------------------
+    # -- Any thread ------------------------------------------------------
 
     def _callbacks_done(self) -> None:
         with self._changed:

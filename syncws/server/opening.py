@@ -1,4 +1,4 @@
-"""A connection between its acceptance and its upgrade.
+"""A connection between its acceptance and its upgrade, or between two HTTP requests.
 
 Threads: everything here runs in the I/O thread.
 """
@@ -46,6 +46,12 @@ class Opening:
         decide: Called with the request, this, and the bytes behind it; it
             returns a refusal, or None after it has called `take` or `wait`.
         on_end: Called once when the socket is taken or closed.
+        resumed: The socket had a request before: it is registered for READ,
+            and past TLS.
+
+    Attributes:
+        transport: The socket.
+        head: The request as it came, once it is complete.
     """
 
     __slots__ = (
@@ -58,6 +64,7 @@ class Opening:
         "_phase",
         "_reader",
         "_timer",
+        "head",
         "transport",
     )
 
@@ -70,6 +77,7 @@ class Opening:
         max_size: int,
         decide: Callable[[Request, Opening, bytes], Refusal | None],
         on_end: Callable[[Opening], None],
+        resumed: bool = False,
     ) -> None:
         self._loop = loop
         self.transport = transport
@@ -78,10 +86,12 @@ class Opening:
         self._on_lost: Callable[[], None] = nothing
         self._reader = HeadReader(max_size)
         self._out = b""
-        self._phase = _Phase.TLS
+        self._phase = _Phase.HEAD if resumed else _Phase.TLS
         self._mask = READ
+        self.head = b""
         loop.own(self)
-        loop.register(transport.sock, READ, self)
+        register = loop.modify if resumed else loop.register
+        register(transport.sock, READ, self)
         self._timer = None if deadline is None else loop.call_at(deadline, self.abort, self)
 
     def on_ready(self, mask: int) -> None:
@@ -128,11 +138,22 @@ class Opening:
         if not size:
             self.abort()
             return
+        self._take(bytes(self._loop.buffer[:size]))
+
+    def resume(self, rest: bytes) -> None:
+        """Begin with what has come behind the request before."""
+        try:
+            self._take(rest)
+        except OSError as exc:
+            self._client_lost(exc)
+
+    def _take(self, data: bytes) -> None:
         request: Request | None = None
         try:
-            head = self._reader.feed(bytes(self._loop.buffer[:size]))
+            head = self._reader.feed(data)
             if head is None:
                 return
+            self.head = head
             request = parse_request(
                 head,
                 remote_address=address_of(self.transport.sock.getpeername()),
