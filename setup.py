@@ -48,6 +48,7 @@ TEST = [
     "websocket-client",
     "websockets",
 ]
+EXAMPLES = ["flask", "requests"]
 COV = ["pytest-cov"]
 BENCH = [
     "aiohttp",
@@ -79,7 +80,7 @@ setup(
     zip_safe=False,
     python_requires=">=3.10",
     install_requires=["wsproto>=1.3"],
-    extras_require={"test": TEST, "cov": COV, "bench": BENCH, "dev": DEV},
+    extras_require={"examples": EXAMPLES, "test": TEST, "cov": COV, "bench": BENCH, "dev": DEV},
     keywords=["websocket", "threads", "synchronous", "server", "client", "rfc6455"],
     classifiers=[
         "Development Status :: 3 - Alpha",

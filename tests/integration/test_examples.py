@@ -35,7 +35,7 @@ def start_and_tell(self):
     started.set()
 
 syncws.Listener.start = start_and_tell
-names = {}
+names = {"__name__": "__main__"}
 thread = threading.Thread(target=exec, args=(server.replace("9090", "0"), names))
 thread.start()
 assert started.wait(20)
@@ -69,6 +69,24 @@ with syncws.Listener(0) as listener:
         two.send_text("from two")
         print(one.receive(timeout=20))
 print(len(names["room"]))
+"""
+
+
+# Goes to the server that has an upgrade resource and an application.
+VISITOR = """
+import urllib.request
+
+url = "localhost:9090"
+try:
+    syncws.Client(f"ws://{url}/chat/anna")
+except syncws.HandshakeRejected as error:
+    print(error.status, error.body.decode().strip())
+with syncws.Client(f"ws://{url}/chat/anna?age=30") as client:
+    print(client.response.headers["X-Room"])
+    client.send_text("hello")
+    print(client.receive(timeout=20))
+with urllib.request.urlopen(f"http://{url}/health") as response:
+    print(response.read())
 """
 
 
@@ -225,14 +243,22 @@ def test_the_service_of_the_readme_with_everything() -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+def test_the_upgrade_resource_and_the_application_of_the_readme() -> None:
+    server = blocks("python")[3]
+    assert server.count("9090") == 1
+    done = run("-c", PAIR, server, VISITOR)
+    assert done.stdout.splitlines() == ["400 Age is required", "chat", "anna: hello", "b'well\\n'"]
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_room_of_the_readme() -> None:
-    done = run("-c", ROOM, blocks("python")[3])
+    done = run("-c", ROOM, blocks("python")[4])
     assert done.stdout.splitlines() == ["from one", "from two", "0"]
     assert (done.stderr, done.returncode) == ("", 0)
 
 
 def test_there_is_no_other_code_in_the_readme() -> None:
-    assert len(blocks("python")) == 4
+    assert len(blocks("python")) == 5
 
 
 def test_the_documentation_has_the_limits_of_the_code() -> None:
