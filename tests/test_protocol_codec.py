@@ -500,7 +500,7 @@ def test_close_frames(client: bool, how: str, close: Close, body: bytes) -> None
     assert type(events[0].data.code) is int
 
 
-VALID_CODES = [1000, 1001, 1002, 1003, *range(1007, 1014), 3000, 3999, 4000, 4999]
+VALID_CODES = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999]
 INVALID_CODES = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535]
 
 

@@ -1,8 +1,5 @@
 """A client's connection that is made again when it is lost.
 
-    CONNECTED ──> WAITING <──> DIALING ──> CONNECTED
-        any of them ──> CLOSED
-
 Threads: methods under "I/O thread" run only in the IOLoop, `_dial` in a worker;
 methods under "Any thread" may be called from anywhere. Nothing waits for an
 attempt to come: a timer of the loop does.
@@ -38,27 +35,13 @@ from .connect import Cancel
 from .course import Course, Step
 from .dialer import Dialer, Opened
 from .relay import Concluding, Relay
+from .stage import MOVES, Stage
 
 __all__ = ["Link"]
 
 _NO_CLOSE = Close(1006)
 
 _log = logging.getLogger("syncws.client")
-
-
-class _State(enum.Enum):
-    CONNECTED = "there is a connection"
-    WAITING = "the next attempt is a while away"
-    DIALING = "a worker connects"
-    CLOSED = "it has ended for good"
-
-
-_MOVES = {
-    _State.CONNECTED: {_State.WAITING, _State.CLOSED},
-    _State.WAITING: {_State.DIALING, _State.CLOSED},
-    _State.DIALING: {_State.WAITING, _State.CONNECTED, _State.CLOSED},
-    _State.CLOSED: set[_State](),
-}
 
 
 class Link:
@@ -92,6 +75,7 @@ class Link:
         "_connection",
         "_course",
         "_dialers",
+        "_done",
         "_error",
         "_farewells",
         "_full",
@@ -148,10 +132,11 @@ class Link:
 
         # Guarded by _lock; _state and _connection may be read without it.
         self._lock = threading.Condition()
-        self._state = _State.CONNECTED
+        self._state = Stage.CONNECTED
         self._cancel = Cancel()  # of the attempt under way, or of none
         self.closed_here = False  # this end has closed for good
         self._error: BaseException | None = None  # why there is no connection any more
+        self._done = False  # everyone was told of the end
         self._farewells: dict[object, Callable[[], None]] = {}
         # Where a fragmented message is under way.
         self._midway: Connection | None = None
@@ -171,7 +156,7 @@ class Link:
 
     def _ended(self, connection: Connection) -> None:
         """The connection is gone: for good, or until the next attempt succeeds."""
-        if self._state is not _State.CONNECTED:
+        if self._state is not Stage.CONNECTED:
             return
         if self._is_final(connection):
             self._finish(self._relay.error, connection.received or _NO_CLOSE)
@@ -198,7 +183,7 @@ class Link:
 
     def _wait(self, step: Step, before: str, error: BaseException, unsent: int = 0) -> None:
         with self._lock:
-            self._move(_State.WAITING)
+            self._move(Stage.WAITING)
         attempt = Attempt.waiting(step, self._dialers[step.target].url, error, unsent)
         self._loop.call_in_worker(log_attempt, before, attempt)
         self._tell(attempt)
@@ -208,7 +193,7 @@ class Link:
     def _begin_attempt(self) -> None:
         dialer = self._dialers[self._course.target]
         with self._lock:
-            self._move(_State.DIALING)
+            self._move(Stage.DIALING)
             self._cancel = Cancel()
         attempt = Attempt(self._course.attempts + 1, dialer.url, "connecting")
         self._loop.call_in_worker(log_attempt, dialer.url, attempt)
@@ -221,12 +206,16 @@ class Link:
         url = self._dialers[self._course.target].url
         attempt = Attempt(self._course.attempts + 1, url, "connected")
         relay = Relay(self._inbox, self._concluding)
-        connection = self._make(opened, relay, self._ended)
+        try:
+            connection = self._make(opened, relay, self._ended)
+        except BaseException:
+            opened.transport.close()
+            raise
         with self._lock:
             closed = self.closed_here
             if not closed:
                 self._connection = connection
-                self._move(_State.CONNECTED)
+                self._move(Stage.CONNECTED)
         if closed:
             connection.abort()
             self._give_up()
@@ -241,7 +230,7 @@ class Link:
     def _failed(self, error: BaseException) -> None:
         if self.closed_here:
             self._give_up()
-        if self._state is not _State.DIALING:
+        if self._state is not Stage.DIALING:
             return
         url = self._dialers[self._course.target].url
         step = self._course.failed(error)
@@ -259,7 +248,7 @@ class Link:
             self._timer = None
         with self._lock:
             self._error = error
-            self._move(_State.CLOSED)
+            self._move(Stage.CLOSED)
             farewells, self._farewells = self._farewells, {}
         self._cancel.cancel()
         self._loop.disown(self)
@@ -270,6 +259,9 @@ class Link:
         self._inbox.put(Event(CLOSED, close))
         self._inbox.on_last = nothing  # a cycle less: all is freed at once
         self._on_end()
+        with self._lock:
+            self._done = True
+            self._lock.notify_all()
 
     def _tell(self, attempt: Attempt, *, always: bool = False) -> None:
         """Have on_reconnect called; unless it is so far behind that it would never catch up."""
@@ -278,7 +270,7 @@ class Link:
 
     def _give_up(self) -> None:
         """This end has closed while there was no connection."""
-        if self._state in (_State.WAITING, _State.DIALING):
+        if self._state in (Stage.WAITING, Stage.DIALING):
             self._finish(None, _NO_CLOSE)
 
     def abort(self) -> None:
@@ -286,23 +278,24 @@ class Link:
         with self._lock:
             self.closed_here = True
         self._cancel.cancel()
-        if self._state is _State.CONNECTED:
+        if self._state is Stage.CONNECTED:
             self._connection.abort()
         else:
             self._give_up()
 
     def on_loop_error(self, error: BaseException) -> None:
         """Something of ours raised in the I/O thread."""
-        if self._state is _State.CONNECTED:
+        if self._state is Stage.CONNECTED:
             self._relay.error = self._relay.error or error
             self.abort()
-        elif self._state is not _State.CLOSED:
+        elif self._state is not Stage.CLOSED:
             self._finish(error, _NO_CLOSE)
 
     def abandon(self) -> None:
         """In a forked child: the connection is the parent's."""
         self._lock = threading.Condition()
-        self._state = _State.CLOSED
+        self._state = Stage.CLOSED
+        self._done = True
         self._cancel.abandon()
         self._inbox.close()
 
@@ -352,12 +345,12 @@ class Link:
     @property
     def state(self) -> enum.Enum:
         """Where the connection stands, or what is done to have one."""
-        return self._connection.state if self._state is _State.CONNECTED else self._state
+        return self._connection.state if self._state is Stage.CONNECTED else self._state
 
     @property
     def over(self) -> bool:
         """Whether there will be no connection any more."""
-        return self._state is _State.CLOSED
+        return self._state is Stage.CLOSED
 
     @property
     def transport(self) -> Transport:
@@ -476,7 +469,7 @@ class Link:
         """Wait until there is no connection and will be none; return whether that is so."""
         deadline = Deadline(0.0 if self._loop.in_thread() else timeout, self._loop.clock)
         with self._lock:
-            while not self.over:
+            while not self._done:
                 remaining = deadline.remaining()
                 if remaining == 0.0:
                     return False
@@ -500,6 +493,6 @@ class Link:
 
     def _move(self, state: _State) -> None:
         """Requires _lock."""
-        assert state in _MOVES[self._state], f"{self._state} to {state}"
+        assert state in MOVES[self._state], f"{self._state} to {state}"
         self._state = state
         self._lock.notify_all()

@@ -310,7 +310,8 @@ class Outbound:
     def _fail(self, error: OSError) -> bool:
         """Writing has failed: the I/O thread will see to the rest. Requires `lock`."""
         self.failed = True
-        self.end.write_error = error
+        # Its traceback would keep what the sender has at hand as long as this.
+        self.end.write_error = error.with_traceback(None)
         self._flushing = True
         return True
 

@@ -46,7 +46,7 @@ _COMPRESSED = (_FIN | _RSV1 | TEXT, _FIN | _RSV1 | BINARY)
 _DEFLATE_STARTS = _PLAIN_STARTS | {0x41, 0x42, 0xC1, 0xC2}
 
 # Status codes of close frames that are right beyond doubt. RFC 6455 section 7.4.
-_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1014), *range(3000, 5000)))
+_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)))
 
 _NO_LIMIT = (1 << 63) - 1
 
