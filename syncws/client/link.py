@@ -491,7 +491,7 @@ class Link:
 
     # -- Under the lock --------------------------------------------------
 
-    def _move(self, state: _State) -> None:
+    def _move(self, state: Stage) -> None:
         """Requires _lock."""
         assert state in MOVES[self._state], f"{self._state} to {state}"
         self._state = state
