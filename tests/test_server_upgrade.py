@@ -350,6 +350,7 @@ WRONG: list[tuple[Callable[[Upgrade], Any], type[Exception], str]] = [
     (lambda http: http.accept_upgrade(subprotocol="soap"), ValueError, "it offers: json, a, b"),
     (lambda http: http.accept_upgrade(subprotocol="JSON"), ValueError, "does not offer"),
     (lambda http: http.accept_upgrade(subprotocol=""), ValueError, "does not offer"),
+    (lambda http: http.accept_upgrade(subprotocol=["json"]), TypeError, "must be a str or None"),  # type: ignore[arg-type]
     (lambda http: http.accept_upgrade(service=3), TypeError, "a service is"),  # type: ignore[arg-type]
     (lambda http: http.accept_upgrade(service=syncws.Service()), TypeError, "has no callback"),
     (lambda http: http.cancel_upgrade("400"), TypeError, "status must be an int"),  # type: ignore[arg-type]
@@ -382,7 +383,7 @@ def test_wrong_arguments_raise_in_the_resource_and_answer_nothing(
         http.accept_upgrade(subprotocol="json")
         scene.log.append("accepted")
 
-    scene = Scene(resource, Chat, ("Sec-WebSocket-Protocol", "json, a, b"))
+    scene = Scene(resource, Chat, ("Sec-WebSocket-Protocol", "json, a,, b"))
     scene.run()
     assert scene.log == ["accepted", "done", OPENED]
     ((terms, _),) = scene.terms

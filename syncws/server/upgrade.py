@@ -392,14 +392,19 @@ class Hearing:
                 "listener.upgrade() or to accept_upgrade(), or return one"
             )
         if subprotocol is not None:
-            offered = list_of(self._request.headers, "Sec-WebSocket-Protocol")
-            if subprotocol not in offered:
-                raise ValueError(
-                    f"the client does not offer the subprotocol {subprotocol!r}; it offers: "
-                    f"{', '.join(offered) or 'none'}"
-                )
+            self._check_offered(subprotocol)
         fields = self._with_cookies(normalize_extra_headers(headers, RESERVED))
         return agree(self._request, spec, subprotocol=subprotocol, headers=fields)
+
+    def _check_offered(self, subprotocol: object) -> None:
+        if not isinstance(subprotocol, str):
+            raise TypeError(f"subprotocol must be a str or None, not {subprotocol!r}")
+        offered = list(filter(None, list_of(self._request.headers, "Sec-WebSocket-Protocol")))
+        if subprotocol not in offered:
+            raise ValueError(
+                f"the client does not offer the subprotocol {subprotocol!r}; it offers: "
+                f"{', '.join(offered) or 'none'}"
+            )
 
     def _with_cookies(self, fields: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
         return (*fields, *(("Set-Cookie", header) for header in list(self._cookies.values())))

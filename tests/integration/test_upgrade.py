@@ -893,7 +893,13 @@ def test_a_client_that_does_not_leave_after_503_is_dropped_at_the_deadline() -> 
     def resource(http: syncws.Upgrade, request: syncws.Request) -> None:
         gate.block()
 
-    with deciding(resource, Echo) as listener, RawPeer.dial(listener) as peer, Gate() as gate:
+    # The other listener keeps the engine running, whose end would drop the client as well.
+    with (
+        listening(Echo()),
+        deciding(resource, Echo) as listener,
+        RawPeer.dial(listener) as peer,
+        Gate() as gate,
+    ):
         peer.send_bytes(RawPeer.request())
         gate.reached()
         stopping = Task(listener.stop, timeout=0.1)
