@@ -400,12 +400,12 @@ class Listener:
         if self._unix_path is not None:
             with contextlib.suppress(OSError, ValueError):  # it may be gone, or be abstract
                 os.unlink(self._unix_path)
+        if self._site is not None:
+            self._site.end_soon()
         for opening in list(self._openings):
             opening.stop()
         for connection in list(self._connections):
             connection.start_close(Close(1001, "the server is going away"), timeout)
-        if self._site is not None:
-            self._site.end_soon()
 
     def _abort_all(self) -> None:
         for opening in list(self._openings):
