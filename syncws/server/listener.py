@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import enum
-import functools
 import os
 import signal
-import socket
 import ssl as ssl_module
 import sys
 import threading
@@ -20,23 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..callbacks import ServiceSpec
 from ..config import check_count
 from ..endpoint import Address, address_of
-from ..engine.connection import Connection
 from ..engine.engine import Engine, default_engine
 from ..engine.loop import IOLoop
-from ..engine.transport import Transport, make_transport
-from ..errors import Close
-from ..protocol.exchange import is_upgrade
-from ..protocol.http import Request
-from ..protocol.server_handshake import Refusal, check_origin, check_upgrade
 from ..service import Service
 from ..timing import Deadline, check_timeout
-from .acceptor import Acceptor, open_sockets
-from .admission import Admitted, Terms, admit, agree, start
+from .acceptor import open_sockets
 from .arguments import check_port, check_server_context
-from .opening import Opening
-from .routing import Route, Router, parameters_of
-from .site import Site
-from .upgrade import Hearing, check_resource
+from .reception import HTTPOptions, Reception, Tally
+from .routing import Router, parameters_of
+from .upgrade import check_resource
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -115,28 +103,22 @@ class Listener:
             check_server_context(ssl)
         if engine is not None and not isinstance(engine, Engine):
             raise TypeError(f"engine must be a syncws.Engine or None, not {engine!r}")
-        self._ssl = ssl
         self._engine = engine or default_engine()
-        self._handshake_timeout = check_timeout("handshake_timeout", handshake_timeout)
-        check_count("max_handshake_size", max_handshake_size, optional=False)
         check_count("backlog", backlog, optional=False)
-        self._max_handshake_size = max_handshake_size
         self._backlog = backlog
-        self._keep_alive_timeout = check_timeout("keep_alive_timeout", keep_alive_timeout)
-        check_timeout("http_timeout", http_timeout)
+        check_count("max_handshake_size", max_handshake_size, optional=False)
         check_count("max_body_size", max_body_size, least=0)
-        self._site: Site | None = None
-        if app is not None:
-            self._site = Site(
-                app,
-                max_body_size=max_body_size,
-                timeout=http_timeout,
-                keep_alive=keep_alive_timeout != 0,
-                on_begin=self._request_begun,
-                on_end=self._request_ended,
-                on_done=self._callbacks_done,
-            )
+        options = HTTPOptions(
+            handshake_timeout=check_timeout("handshake_timeout", handshake_timeout),
+            max_handshake_size=max_handshake_size,
+            app=app,
+            max_body_size=max_body_size,
+            http_timeout=check_timeout("http_timeout", http_timeout),
+            keep_alive_timeout=check_timeout("keep_alive_timeout", keep_alive_timeout),
+        )
         self._router = Router()
+        self._tally = Tally()
+        self._reception = Reception(self._router, ssl, options, self._tally, self._unix_path)
         # What ends serve_forever: a stop, as the count of starts then, or a signal.
         self._stops: SimpleQueue[int] = SimpleQueue()
 
@@ -146,15 +128,7 @@ class Listener:
         self._phase = _Phase.NEW
         self._starts = 0
         self._addresses: list[Address] = []
-        self._open = 0  # sockets, listening ones included
-        # Resources, requests, and connections whose on_close has not returned.
-        self._running = 0
-
-        # Owned by the I/O thread, apart from the first two, which `start` sets.
         self._loop: IOLoop | None = None
-        self._acceptors: list[Acceptor] = []
-        self._openings: set[Opening] = set()
-        self._connections: set[Connection] = set()
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, self._addresses)) or self._unix_path or self._host
@@ -255,14 +229,10 @@ class Listener:
             sockets = open_sockets(self._host, self._port, self._unix_path, self._backlog)
             self._loop = loop = self._engine.acquire()
             self._addresses = [address_of(sock.getsockname()) for sock in sockets]
-            self._open = len(sockets)
             self._phase = _Phase.STARTED
             self._starts += 1
-            self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
-            if self._site is not None:
-                self._site.start(loop, max(1, self._engine.max_workers // 2))
-        for acceptor in self._acceptors:
-            loop.call_soon(acceptor.listen, owner=acceptor)
+            # Blocked requests leave workers for callbacks.
+            self._reception.start(loop, sockets, max(1, self._engine.max_workers // 2))
 
     def stop(self, timeout: float = 10.0) -> None:
         """Close every connection with 1001, and wait for them and their callbacks.
@@ -291,7 +261,7 @@ class Listener:
         assert loop is not None
         try:
             if loop.abandoned:
-                self._forget()
+                self._reception.forget()
             else:
                 self._close_connections(loop, timeout, deadline, in_callback)
         finally:
@@ -307,24 +277,14 @@ class Listener:
     def _close_connections(
         self, loop: IOLoop, timeout: float, deadline: Deadline, in_callback: bool
     ) -> None:
-        loop.call_soon(self._close_all, timeout)
+        loop.call_soon(self._reception.close_all, timeout)
         ended = False
         try:
-            ended = self._wait(deadline, in_callback)
+            ended = self._tally.wait(deadline, in_callback)
         finally:  # also behind a Ctrl-C
             if not ended:
-                loop.call_soon(self._abort_all)
-                self._wait(Deadline(_ABORT), True)
-
-    def _forget(self) -> None:
-        """In a forked child: the connections are the parent's."""
-        self._acceptors = []
-        self._openings = set()
-        self._connections = set()
-        if self._site is not None:
-            self._site.forget()
-        with self._lock:
-            self._open = self._running = 0
+                loop.call_soon(self._reception.abort_all)
+                self._tally.wait(Deadline(_ABORT), True)
 
     def serve_forever(self, stop_timeout: float = 10.0) -> None:
         """Listen until Ctrl-C, SIGTERM, or a `stop` from another thread; then stop.
@@ -379,176 +339,6 @@ class Listener:
     def addresses(self) -> list[Address]:
         """Where it listens: (host, port) pairs, or the path of a Unix-domain socket."""
         return list(self._addresses)
-
-    def _wait(self, deadline: Deadline, sockets_only: bool) -> bool:
-        """Wait for the connections to end; return whether they have."""
-        with self._changed:
-            while self._open or (self._running and not sockets_only):
-                remaining = deadline.remaining()
-                if remaining == 0.0:
-                    return False
-                self._changed.wait(remaining)
-        return True
-
-    # -- I/O thread ------------------------------------------------------
-
-    def _close_all(self, timeout: float) -> None:
-        for acceptor in self._acceptors:
-            acceptor.abort()
-        self._count_closed(len(self._acceptors))
-        self._acceptors = []
-        if self._unix_path is not None:
-            with contextlib.suppress(OSError, ValueError):  # it may be gone, or be abstract
-                os.unlink(self._unix_path)
-        if self._site is not None:
-            self._site.end_soon()
-        for opening in list(self._openings):
-            opening.stop()
-        for connection in list(self._connections):
-            connection.start_close(Close(1001, "the server is going away"), timeout)
-
-    def _abort_all(self) -> None:
-        for opening in list(self._openings):
-            opening.abort()
-        if self._site is not None:
-            self._site.abort()
-        for connection in list(self._connections):
-            connection.abort()
-
-    def _accepted(self, sock: socket.socket) -> None:
-        assert self._loop is not None
-        try:
-            if sock.family != getattr(socket, "AF_UNIX", None):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._ssl is not None:
-                sock.setblocking(False)
-                sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            transport = make_transport(sock)
-        except (OSError, ValueError):
-            sock.close()  # the client went away meanwhile
-            return
-        self._open_socket(transport, self._handshake_timeout)
-
-    def _open_socket(
-        self, transport: Transport, timeout: float | None, *, resumed: bool = False
-    ) -> Opening:
-        assert self._loop is not None
-        with self._lock:
-            self._open += 1
-        opening = Opening(
-            self._loop,
-            transport,
-            deadline=None if timeout is None else self._loop.clock() + timeout,
-            max_size=self._max_handshake_size,
-            decide=self._decide,
-            on_end=self._opening_ended,
-            resumed=resumed,
-        )
-        self._openings.add(opening)
-        return opening
-
-    def _opening_ended(self, opening: Opening) -> None:
-        self._openings.discard(opening)
-        self._count_closed(1)
-
-    def _decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
-        """Refuse a request, make its socket a connection, or ask a resource or the application."""
-        if self._site is not None and not is_upgrade(request):
-            self._site.serve(request, opening, rest)
-            return None
-        route = self._router.match(request.raw_path)
-        if route is None:
-            return Refusal(404, f"There is nothing at {request.raw_path}.")
-        spec = route.spec
-        refusal = check_upgrade(request)
-        if refusal is None and spec is not None:
-            refusal = check_origin(request, spec.config.allowed_origins, request.is_secure)
-        if refusal is not None:
-            return refusal
-        if route.params:
-            request = dataclasses.replace(request, path_params=dict(route.params))
-        if route.resource is not None:
-            self._ask(request, opening, rest, route)
-        else:
-            assert spec is not None
-            self._admit(request, opening, rest, route.path, agree(request, spec))
-        return None
-
-    def _ask(self, request: Request, opening: Opening, rest: bytes, route: Route) -> None:
-        assert self._loop is not None
-        with self._lock:
-            self._running += 1
-        hearing = Hearing(
-            self._loop,
-            opening,
-            request,
-            route,
-            admit=functools.partial(self._admit, request, opening, rest, route.path),
-            on_done=self._callbacks_done,
-        )
-        hearing.begin()
-
-    def _admit(
-        self,
-        request: Request,
-        opening: Opening,
-        rest: bytes,
-        path: str,
-        terms: Terms,
-        held: bool = False,
-    ) -> Admitted:
-        """Make an opening a connection; its callbacks may have to wait for `go_on`."""
-        loop = self._loop
-        assert loop is not None
-        local = address_of(opening.transport.sock.getsockname())
-        with self._lock:
-            self._open += 1
-            self._running += 1
-        admitted = admit(
-            loop,
-            opening.take(),
-            request,
-            path,
-            terms,
-            addresses=(local, request.remote_address),
-            on_done=self._callbacks_done,
-            on_end=self._connection_ended,
-        )
-        self._connections.add(admitted.connection)
-        if held:
-            admitted.dispatcher.hold()
-        start(loop, admitted, terms, rest)
-        return admitted
-
-    def _request_begun(self) -> None:
-        # The application's call and the socket, which is not waited for
-        # without the other: a stop from the application would wait for itself.
-        with self._lock:
-            self._running += 2
-
-    def _request_ended(self, free: tuple[Transport, bytes] | None) -> None:
-        if free is not None:
-            transport, rest = free
-            opening = self._open_socket(transport, self._keep_alive_timeout, resumed=True)
-            if rest:
-                opening.resume(rest)
-        self._callbacks_done()
-
-    def _connection_ended(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-        self._count_closed(1)
-
-    def _count_closed(self, number: int) -> None:
-        with self._changed:
-            self._open -= number
-            self._changed.notify_all()
-
-    # -- Any thread ------------------------------------------------------
-
-    def _callbacks_done(self) -> None:
-        with self._changed:
-            self._running -= 1
-            self._changed.notify_all()
 
 
 def _check_stop(timeout: float) -> float:

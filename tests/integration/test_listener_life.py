@@ -223,7 +223,7 @@ def test_a_stop_cut_short_aborts_and_the_listener_starts_again(
     listener = syncws.Listener(0)
     listener.attach("/", Echo())
     listener.start()
-    wait = listener._wait
+    wait = listener._tally.wait
 
     def interrupted(deadline: Any, sockets_only: bool) -> bool:
         monkeypatch.undo()
@@ -232,10 +232,10 @@ def test_a_stop_cut_short_aborts_and_the_listener_starts_again(
     # The other listener keeps the engine running.
     with listening(Echo()), RawPeer.connect(listener) as peer:
         echoed(peer)
-        monkeypatch.setattr(listener, "_wait", interrupted)
+        monkeypatch.setattr(listener._tally, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             listener.stop(10 * HANG)
-        assert listener._wait == wait
+        assert listener._tally.wait == wait
         peer.expect_close(1001)
         peer.expect_end()  # though it has not answered
     assert listener.addresses == []

@@ -822,7 +822,7 @@ def test_a_client_that_vanishes_before_it_is_refused(caplog: pytest.LogCaptureFi
         peer.reset()
         gate.open()
         listener.stop()
-        assert listener._open == listener._running == 0
+        assert repr(listener._tally) == "<Tally of 0 sockets, 0 callbacks>"
     assert errors(caplog) == [("/: a resource raised", "OSError")]
 
 
@@ -856,7 +856,7 @@ def test_stop_refuses_who_waits_and_waits_for_the_resource(
         gate.open()
         stopping.result()
         assert caught.get_nowait() == act
-        assert listener._open == listener._running == 0
+        assert repr(listener._tally) == "<Tally of 0 sockets, 0 callbacks>"
     service.quiet()
     assert [level for name, level in ((r.name, r.levelname) for r in caplog.records)].count(
         "ERROR"
@@ -906,7 +906,7 @@ def test_a_client_that_does_not_leave_after_503_is_dropped_at_the_deadline() -> 
         assert peer.read_head().startswith(b"HTTP/1.1 503 ")
         gate.open()
         stopping.result()  # though the peer has not closed
-        assert listener._open == 0
+        assert "of 0 sockets" in repr(listener._tally)
 
 
 def test_stop_from_a_resource_does_not_wait_for_itself(service: ServerRecorder) -> None:
@@ -967,7 +967,7 @@ def test_accept_stop_and_a_client_that_vanishes_in_any_order(service: ServerReco
 
             for task in [Task(begin, call) for call in calls[round_ % 3 :] + calls[: round_ % 3]]:
                 task.result()
-            assert listener._open == listener._running == 0
+            assert repr(listener._tally) == "<Tally of 0 sockets, 0 callbacks>"
         names = []
         while not service.calls.empty():
             names.append(service.calls.get_nowait().name)

@@ -1,0 +1,314 @@
+"""Receives clients: what a listener does in the I/O thread.
+
+Threads: `start`, `forget` and the making of it belong to whoever starts and
+stops the listener; everything else runs in the I/O thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import socket
+import ssl as ssl_module
+import threading
+from typing import TYPE_CHECKING
+
+from ..endpoint import address_of
+from ..engine.connection import Connection
+from ..engine.loop import IOLoop
+from ..engine.transport import Transport, make_transport
+from ..errors import Close
+from ..protocol.exchange import is_upgrade
+from ..protocol.http import Request
+from ..protocol.server_handshake import Refusal, check_origin, check_upgrade
+from ..timing import Deadline
+from .acceptor import Acceptor
+from .admission import Admitted, Terms, admit, agree, start
+from .opening import Opening
+from .routing import Route, Router
+from .site import Site
+from .upgrade import Hearing
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+__all__ = ["HTTPOptions", "Reception", "Tally"]
+
+
+class Tally:
+    """Counts what a listener's stop waits for. Any thread."""
+
+    def __init__(self) -> None:
+        # Guarded by _changed.
+        self._changed = threading.Condition()
+        self._open = 0  # sockets, listening ones included
+        # Resources, requests, and connections whose on_close has not returned.
+        self._running = 0
+
+    def __repr__(self) -> str:
+        return f"<Tally of {self._open} sockets, {self._running} callbacks>"
+
+    def opened(self, number: int = 1) -> None:
+        """There are so many more sockets."""
+        with self._changed:
+            self._open += number
+
+    def closed(self, number: int = 1) -> None:
+        """There are so many less."""
+        with self._changed:
+            self._open -= number
+            self._changed.notify_all()
+
+    def begun(self, number: int = 1) -> None:
+        """So much more of the user's code is to run."""
+        with self._changed:
+            self._running += number
+
+    def done(self) -> None:
+        """One of those has returned, or will never be called."""
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+
+    def forget(self) -> None:
+        """In a forked child: who held the lock is not here, nor what was counted."""
+        self._changed = threading.Condition()
+        self._open = self._running = 0
+
+    def wait(self, deadline: Deadline, sockets_only: bool) -> bool:
+        """Wait until there is nothing, or no socket; return whether that is so."""
+        with self._changed:
+            while self._open or (self._running and not sockets_only):
+                remaining = deadline.remaining()
+                if remaining == 0.0:
+                    return False
+                self._changed.wait(remaining)
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class HTTPOptions:
+    """How requests are read, and by whom they are answered; see `Listener`."""
+
+    handshake_timeout: float | None
+    max_handshake_size: int
+    app: WSGIApplication | None
+    max_body_size: int | None
+    http_timeout: float | None
+    keep_alive_timeout: float | None
+
+
+class Reception:
+    """Accepts clients, and leads them to services, resources and the application.
+
+    Args:
+        router: Which path leads where.
+        tls: The server's certificate; None for plain connections.
+        options: What there is to be known of HTTP.
+        tally: Is told of every socket, and of all that runs the user's code.
+        unix_path: What is to be removed when nobody listens on it any more.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        tls: ssl_module.SSLContext | None,
+        options: HTTPOptions,
+        tally: Tally,
+        unix_path: str | None,
+    ) -> None:
+        self._router = router
+        self._tls = tls
+        self._options = options
+        self._tally = tally
+        self._unix_path = unix_path
+        self._site: Site | None = None
+        if options.app is not None:
+            self._site = Site(
+                options.app,
+                max_body_size=options.max_body_size,
+                timeout=options.http_timeout,
+                keep_alive=options.keep_alive_timeout != 0,
+                on_begin=self._request_begun,
+                on_end=self._request_ended,
+                on_done=tally.done,
+            )
+
+        # Owned by the I/O thread, apart from the first two, which `start` sets.
+        self._loop: IOLoop | None = None
+        self._acceptors: list[Acceptor] = []
+        self._openings: set[Opening] = set()
+        self._connections: set[Connection] = set()
+
+    def start(self, loop: IOLoop, sockets: list[socket.socket], width: int) -> None:
+        """Listen.
+
+        Args:
+            loop: The I/O loop.
+            sockets: The listening sockets; owned from now on.
+            width: HTTP requests that are answered at once.
+        """
+        self._loop = loop
+        self._tally.opened(len(sockets))
+        self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
+        if self._site is not None:
+            self._site.start(loop, width)
+        for acceptor in self._acceptors:
+            loop.call_soon(acceptor.listen, owner=acceptor)
+
+    def forget(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._acceptors = []
+        self._openings = set()
+        self._connections = set()
+        if self._site is not None:
+            self._site.forget()
+        self._tally.forget()
+
+    # -- I/O thread ------------------------------------------------------
+
+    def close_all(self, timeout: float) -> None:
+        """Accept no more, and end what there is within `timeout` seconds."""
+        for acceptor in self._acceptors:
+            acceptor.abort()
+        self._tally.closed(len(self._acceptors))
+        self._acceptors = []
+        if self._unix_path is not None:
+            with contextlib.suppress(OSError, ValueError):  # it may be gone, or be abstract
+                os.unlink(self._unix_path)
+        if self._site is not None:
+            self._site.end_soon()
+        for opening in list(self._openings):
+            opening.stop()
+        for connection in list(self._connections):
+            connection.start_close(Close(1001, "the server is going away"), timeout)
+
+    def abort_all(self) -> None:
+        """End what there is now."""
+        for opening in list(self._openings):
+            opening.abort()
+        if self._site is not None:
+            self._site.abort()
+        for connection in list(self._connections):
+            connection.abort()
+
+    def _accepted(self, sock: socket.socket) -> None:
+        assert self._loop is not None
+        try:
+            if sock.family != getattr(socket, "AF_UNIX", None):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                sock.setblocking(False)
+                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            transport = make_transport(sock)
+        except (OSError, ValueError):
+            sock.close()  # the client went away meanwhile
+            return
+        self._open_socket(transport, self._options.handshake_timeout)
+
+    def _open_socket(
+        self, transport: Transport, timeout: float | None, *, resumed: bool = False
+    ) -> Opening:
+        assert self._loop is not None
+        self._tally.opened()
+        opening = Opening(
+            self._loop,
+            transport,
+            deadline=None if timeout is None else self._loop.clock() + timeout,
+            max_size=self._options.max_handshake_size,
+            decide=self._decide,
+            on_end=self._opening_ended,
+            resumed=resumed,
+        )
+        self._openings.add(opening)
+        return opening
+
+    def _opening_ended(self, opening: Opening) -> None:
+        self._openings.discard(opening)
+        self._tally.closed()
+
+    def _decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
+        """Refuse a request, make its socket a connection, or ask a resource or the application."""
+        if self._site is not None and not is_upgrade(request):
+            self._site.serve(request, opening, rest)
+            return None
+        route = self._router.match(request.raw_path)
+        if route is None:
+            return Refusal(404, f"There is nothing at {request.raw_path}.")
+        spec = route.spec
+        refusal = check_upgrade(request)
+        if refusal is None and spec is not None:
+            refusal = check_origin(request, spec.config.allowed_origins, request.is_secure)
+        if refusal is not None:
+            return refusal
+        if route.params:
+            request = dataclasses.replace(request, path_params=dict(route.params))
+        if route.resource is not None:
+            self._ask(request, opening, rest, route)
+        else:
+            assert spec is not None
+            self._admit(request, opening, rest, route.path, agree(request, spec))
+        return None
+
+    def _ask(self, request: Request, opening: Opening, rest: bytes, route: Route) -> None:
+        assert self._loop is not None
+        self._tally.begun()
+        hearing = Hearing(
+            self._loop,
+            opening,
+            request,
+            route,
+            admit=functools.partial(self._admit, request, opening, rest, route.path),
+            on_done=self._tally.done,
+        )
+        hearing.begin()
+
+    def _admit(
+        self,
+        request: Request,
+        opening: Opening,
+        rest: bytes,
+        path: str,
+        terms: Terms,
+        held: bool = False,
+    ) -> Admitted:
+        """Make an opening a connection; its callbacks may have to wait for `go_on`."""
+        loop = self._loop
+        assert loop is not None
+        local = address_of(opening.transport.sock.getsockname())
+        self._tally.opened()
+        self._tally.begun()
+        admitted = admit(
+            loop,
+            opening.take(),
+            request,
+            path,
+            terms,
+            addresses=(local, request.remote_address),
+            on_done=self._tally.done,
+            on_end=self._connection_ended,
+        )
+        self._connections.add(admitted.connection)
+        if held:
+            admitted.dispatcher.hold()
+        start(loop, admitted, terms, rest)
+        return admitted
+
+    def _request_begun(self) -> None:
+        # The application's call and the socket, which is not waited for
+        # without the other: a stop from the application would wait for itself.
+        self._tally.begun(2)
+
+    def _request_ended(self, free: tuple[Transport, bytes] | None) -> None:
+        if free is not None:
+            transport, rest = free
+            opening = self._open_socket(transport, self._options.keep_alive_timeout, resumed=True)
+            if rest:
+                opening.resume(rest)
+        self._tally.done()
+
+    def _connection_ended(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._tally.closed()
