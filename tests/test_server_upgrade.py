@@ -200,8 +200,6 @@ class FakeOpening:
 class FakeConnection:
     def __init__(self) -> None:
         self.sending = True
-        self.outbound = self
-        self.failed = False
         self.failures: list[tuple[BaseException, Close]] = []
 
     def fail(self, error: BaseException, close: Close) -> None:
@@ -479,16 +477,12 @@ def test_what_is_logged_once_the_client_is_lost(
     assert scene.opening.replies == []
 
 
-@pytest.mark.parametrize("seen", ["by the I/O thread", "by the sender"])
 def test_the_end_of_its_own_connection_is_an_everyday_event(
-    seen: str, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def resource(http: Upgrade, request: syncws.Request) -> None:
         http.accept_upgrade()
-        if seen == "by the sender":
-            scene.connection.failed = True
-        else:
-            scene.connection.sending = False
+        scene.connection.sending = False
         raise syncws.ConnectionClosed
 
     caplog.set_level(logging.INFO)

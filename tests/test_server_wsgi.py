@@ -127,6 +127,24 @@ def app_of(result: Any, headers: Any = PLAIN, status: str = "200 OK") -> Any:
 # -- The environment -------------------------------------------------------
 
 
+def test_a_path_is_decoded_once() -> None:
+    environ = environ_of(target="/%2541%252F")
+    assert environ["PATH_INFO"] == "/%41%2F"
+
+
+def test_a_line_break_in_a_path_forges_no_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        environ["wsgi.errors"].write("noted\n")
+        raise ValueError("broken")
+
+    caplog.set_level(logging.INFO, "syncws.server")
+    call(app, target="/a%0Ab%0D")
+    assert caplog.records
+    assert not [record for record in caplog.records if "\n" in record.getMessage()]
+
+
 def test_the_environment() -> None:
     environ = environ_of("X-One: 1", target="/a%20b%2Fc/%C3%A9?x=%20y")
     stdin, stderr = environ.pop("wsgi.input"), environ.pop("wsgi.errors")

@@ -310,8 +310,7 @@ class Hearing:
     def _raised(self, phase: _Phase, error: BaseException) -> None:
         path, admitted = self._route.path, self._admitted
         if admitted is not None:
-            # Who has seen a write fail is quicker than the I/O thread.
-            gone = not admitted.connection.sending or admitted.connection.outbound.failed
+            gone = not admitted.connection.sending
         else:
             gone = self._lost or phase is _Phase.ACCEPTED
         if gone and isinstance(error, ConnectionClosed):

@@ -92,7 +92,7 @@ class _Call(BaseHandler):
         self._request = request
         self._origin = origin
         self._channel = channel
-        self._errors = _Errors(f"{request.method} {request.path}")
+        self._errors = _Errors(f"{request.method} {request.raw_path}")
         self.outcome = "without an answer"  # as the log has it
         self.headers_sent = False
 
@@ -117,7 +117,7 @@ class _Call(BaseHandler):
             self._errors.flush()
 
     def _failed(self, error: BaseException) -> None:
-        where = f"{self._request.method} {self._request.path}"
+        where = f"{self._request.method} {self._request.raw_path}"
         log_safely(_log, logging.ERROR, "%s: the application raised", where, error=error)
         if self.headers_sent:
             self._channel.cut()
@@ -151,7 +151,7 @@ class _Call(BaseHandler):
         environ.update(
             REQUEST_METHOD=request.method,
             SCRIPT_NAME="",
-            PATH_INFO=unquote_to_bytes(request.path).decode("latin-1"),
+            PATH_INFO=unquote_to_bytes(request.raw_path).decode("latin-1"),
             QUERY_STRING=request.query_string,
             REQUEST_URI=request.target,
             RAW_URI=request.target,
