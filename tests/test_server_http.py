@@ -348,7 +348,7 @@ def test_the_application_waits_for_the_body() -> None:
     assert reading.result() == b"more"
     scene.handler.update()
     scene.tick(1000.0)  # nobody waits any more
-    assert scene.ended == []
+    assert scene.transport.written == b""
 
 
 def test_chunks_are_parsed_on_without_reading() -> None:
