@@ -293,8 +293,9 @@ def test_a_response_that_has_begun_cannot_say_so() -> None:
     assert scene.gone()  # as an idle connection is
 
 
-def test_a_client_that_has_only_ended_its_side_gets_its_answer() -> None:
-    scene = Scene("Content-Length: 5")
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_a_client_that_has_only_ended_its_side_gets_its_answer(connection: str) -> None:
+    scene = Scene("Content-Length: 5", f"Connection: {connection}")
     scene.feed(b"hello", b"")
     assert scene.mask == 0  # or the loop would spin
     respond(scene.begin(), b"answer")
@@ -345,6 +346,9 @@ def test_the_application_waits_for_the_body() -> None:
         scene.loop.turn()
     scene.feed(b"more")
     assert reading.result() == b"more"
+    scene.handler.update()
+    scene.tick(1000.0)  # nobody waits any more
+    assert scene.transport.written == b""
 
 
 def test_chunks_are_parsed_on_without_reading() -> None:
@@ -612,6 +616,7 @@ def test_writing_fails(direct: bool) -> None:
         scene.transport.capacity = 0
         channel.send(b"x")
         scene.loop.turn()
+        assert scene.mask == READ | WRITE
         scene.transport.error = BrokenPipeError("gone")
         scene.handler.on_ready(WRITE)
     assert scene.gone()
@@ -662,6 +667,16 @@ def test_a_body_that_does_not_come() -> None:
     assert scene.done == 1
     scene.feed(b"")
     assert scene.gone()
+
+
+def test_a_body_that_stops_coming() -> None:
+    scene = Scene("Content-Length: 5")
+    scene.tick(0.9)
+    scene.feed(b"h")
+    scene.tick(29.1)  # the timer was set for nothing of it
+    assert scene.transport.written == b""
+    scene.tick(0.9)
+    assert scene.transport.written.startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_body_that_trickles() -> None:
@@ -758,9 +773,11 @@ def test_reading_that_has_to_write_first() -> None:
 
 def test_writing_that_has_to_read_first() -> None:
     class Crossed(Transport):
+        stuck = True
+
         def send(self, data: bytes) -> int:
-            self.wants_read = not self.wants_read
-            return 0 if self.wants_read else super().send(data)
+            self.wants_read = self.stuck
+            return 0 if self.stuck else super().send(data)
 
     scene = Scene(method="GET")
     scene.feed(b"x" * BODY)  # so that nothing is read for its own sake
@@ -769,6 +786,7 @@ def test_writing_that_has_to_read_first() -> None:
     respond(scene.begin(), b"hello")
     scene.loop.turn()
     assert scene.mask == READ
+    Crossed.stuck = False
     scene.handler.on_ready(READ)
     assert b"hello" in scene.transport.written
 

@@ -191,6 +191,8 @@ def test_headers() -> None:
         "ACCEPT: y",
         "X_Forwarded_For: forged",
         "X-Forwarded-For: right",
+        "X_Forwarded-For: forged",
+        "X_Real_IP: forged",
         "Content-Type: text/plain",
         "Content-Length: 5",
         "X-Name: \xe9",
@@ -199,6 +201,7 @@ def test_headers() -> None:
     assert environ["HTTP_COOKIE"] == "a=1; b=2"
     assert environ["HTTP_ACCEPT"] == "x,y"
     assert environ["HTTP_X_FORWARDED_FOR"] == "right"
+    assert "HTTP_X_REAL_IP" not in environ
     assert (environ["CONTENT_TYPE"], environ["CONTENT_LENGTH"]) == ("text/plain", "5")
     assert environ["HTTP_X_NAME"] == "\xe9"
     assert {"HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"}.isdisjoint(environ)
@@ -572,8 +575,11 @@ def test_each_request_has_its_line(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_goes_to_wsgi_errors_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    kept = []
+
     def app(environ: Any, start_response: Any) -> Any:
         errors = environ["wsgi.errors"]
+        kept.append(errors)
         errors.write("one\ntw")
         errors.writelines(["o\n", "thr"])
         errors.flush()

@@ -182,7 +182,7 @@ class Exchange:
     @property
     def wants_continue(self) -> bool:
         """Whether the client waits for a word before it sends the body."""
-        return not self.started and self._connection.they_are_waiting_for_100_continue
+        return self._connection.they_are_waiting_for_100_continue
 
     @property
     def rest(self) -> bytes:

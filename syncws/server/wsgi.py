@@ -134,8 +134,7 @@ class _Call(BaseHandler):
         BaseHandler's forgets that there was a response, and would send
         another if this raises.
         """
-        result, self.result = self.result, ()
-        close = getattr(result, "close", None)
+        close = getattr(self.result, "close", None)
         if close is not None:
             close()
 
