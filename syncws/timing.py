@@ -80,7 +80,9 @@ class Backoff:
         """Return the seconds to wait now."""
         wait = self._next
         self._next = min(wait * self._factor, self._longest)
-        return min(wait * (1 + self._jitter * (2 * self._rand() - 1)), self._longest)
+        # Leaves room for jitter, or those that are at the longest would meet.
+        wait = min(wait, self._longest / (1 + self._jitter))
+        return wait * (1 + self._jitter * (2 * self._rand() - 1))
 
     def reset(self) -> None:
         """Begin again with the first."""
