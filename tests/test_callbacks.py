@@ -9,7 +9,7 @@ import pytest
 
 import syncws
 from syncws.callbacks import Runner, ServiceSpec
-from syncws.engine.dispatch import CLOSED, IDLE, OPENED
+from syncws.engine.dispatch import CLOSED, IDLE, OPENED, RECONNECT
 from syncws.errors import Close
 from syncws.protocol.events import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
 from tests.support import broken_log
@@ -318,3 +318,128 @@ def test_a_class_that_cannot_be_made_fails_the_connection(caplog: pytest.LogCapt
         runner.handle(event)
     assert connection.failures == [(BOOM, Close(1011, "internal error"))]
     assert len(caplog.records) == 1
+
+
+# -- on_reconnect ------------------------------------------------------------
+
+ATTEMPT: Any = object()
+
+
+def client_runner_of(service: Any) -> tuple[Runner, FakeConnection]:
+    connection = FakeConnection()
+    runner = Runner(ServiceSpec(service, client=True), LOG, "ws://some.example/")
+    runner.bind(CALLER, connection)  # type: ignore[arg-type]
+    return runner, connection
+
+
+class ForAClient(syncws.Service):
+    """All that a client's service has, without on_open."""
+
+    def __init__(self, *raising: str, error: BaseException = BOOM) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self._raising = raising
+        self._error = error
+
+    def _note(self, name: str, *args: Any) -> None:
+        self.calls.append((name, *args))
+        if name in self._raising:
+            raise self._error
+
+    def on_text(self, client: Any, text: str) -> None:
+        self._note("on_text", text)
+
+    def on_reconnect(self, client: Any, attempt: Any) -> None:
+        assert client is CALLER
+        self._note("on_reconnect", attempt)
+
+    def on_error(self, client: Any, error: BaseException) -> None:
+        self._note("on_error", error)
+
+    def on_close(self, client: Any, status_code: int, reason: str) -> None:
+        self._note("on_close", status_code, reason)
+
+
+AGAIN = Event(RECONNECT, ATTEMPT)
+
+
+def test_on_reconnect_gets_the_client_and_the_attempt() -> None:
+    service = ForAClient()
+    runner, connection = client_runner_of(service)
+    for event in (AGAIN, Event(TEXT, "x"), AGAIN):
+        runner.handle(event)
+    assert service.calls == [("on_reconnect", ATTEMPT), ("on_text", "x"), ("on_reconnect", ATTEMPT)]
+    assert connection.failures == []
+
+
+@pytest.mark.parametrize("of_class", [True, False])
+def test_on_reconnect_is_for_clients_only(of_class: bool) -> None:
+    service = ForAClient if of_class else ForAClient()
+    with pytest.raises(TypeError, match=r"ForAClient\.on_reconnect is never called on a listener"):
+        ServiceSpec(service, client=False)
+    assert "on_reconnect" in ServiceSpec(service, client=True).has
+
+
+def test_the_parameters_of_on_reconnect_are_checked() -> None:
+    class Short(syncws.Service):
+        def on_reconnect(self, client: Any) -> None: ...
+
+    class Long(syncws.Service):
+        def on_reconnect(self, client: Any, attempt: Any, more: Any) -> None: ...
+
+    for service in (Short, Short(), Long, Long()):
+        with pytest.raises(TypeError, match=r"on_reconnect.*must take.*caller, attempt\)"):
+            ServiceSpec(service, client=True)
+
+    class Async(syncws.Service):
+        async def on_reconnect(self, client: Any, attempt: Any) -> None: ...
+
+    with pytest.raises(TypeError, match="on_reconnect must be a plain method"):
+        ServiceSpec(Async, client=True)
+
+
+@pytest.mark.parametrize("name", ["on_reconnected", "on_reconnecting", "on_retry_reconnect"])
+def test_a_name_like_on_reconnect_is_told(name: str) -> None:
+    service = type("Near", (syncws.Service,), {name: lambda self, client, attempt: None})
+    with pytest.raises(TypeError, match=f"{name} is no callback; did you mean on_reconnect"):
+        ServiceSpec(service, client=True)
+
+
+def test_once_this_end_has_closed_on_reconnect_is_not_called() -> None:
+    service = ForAClient()
+    runner, connection = client_runner_of(service)
+    connection.closed_here = True
+    runner.handle(AGAIN)
+    runner.handle(ENDED)
+    assert service.calls == [("on_close", 4000, "bye")]
+
+
+def test_an_on_reconnect_that_raises_ends_the_client(caplog: pytest.LogCaptureFixture) -> None:
+    service = ForAClient("on_reconnect")
+    runner, connection = client_runner_of(service)
+    for event in (AGAIN, AGAIN, ENDED):
+        runner.handle(event)
+    assert connection.failures == [(BOOM, Close(1011, "internal error"))]
+    assert [call[0] for call in service.calls] == ["on_reconnect", "on_error", "on_close"]
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "ws://some.example/" in record.getMessage()
+
+
+@pytest.mark.parametrize("name", ["on_text", "on_reconnect"])
+@pytest.mark.parametrize("sending", [True, False])
+def test_reconnecting_out_of_a_callback_is_no_failure(
+    name: str, sending: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOG.name)
+    service = ForAClient(name, error=syncws.Reconnecting("later"))
+    runner, connection = client_runner_of(service)
+    connection.sending = sending
+    for event in (AGAIN, Event(TEXT, "x"), AGAIN, Event(TEXT, "y"), ENDED):
+        runner.handle(event)
+    assert connection.failures == []
+    assert not connection.closed_here
+    assert [call[0] for call in service.calls] == ["on_reconnect", "on_text"] * 2 + ["on_close"]
+    assert [(record.levelno, record.exc_info) for record in caplog.records] == [
+        (logging.INFO, None)
+    ] * 2
+    assert "a callback was cut short: later" in caplog.records[0].getMessage()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.cookiejar
+import logging
 import queue
 import re
 import time
@@ -12,12 +14,14 @@ import pytest
 import syncws
 from syncws.engine.connection import Connection
 from tests.conftest import Leaks
+from tests.reconnecting import NOW, Backend, Reconnector
 from tests.support import (
     BINARY,
     HANG,
     QUIET,
     TEXT,
     Gate,
+    RawPeer,
     RawServer,
     Recorder,
     ServerRecorder,
@@ -63,6 +67,17 @@ from tests.support import (
         ({"receive_queue_bytes": "x"}, TypeError, "receive_queue_bytes"),
         ({"unix_path": 3}, TypeError, "PathLike"),
         ({"max_size": 3}, TypeError, "max_size"),
+        ({"retry": True}, TypeError, "retry must be a syncws.RetryConfig or None, not True"),
+        ({"retry": 3}, TypeError, "retry must be a syncws.RetryConfig or None, not 3"),
+        ({"retry": syncws.RetryConfig}, TypeError, "retry must be a syncws.RetryConfig or None"),
+        ({"service": Reconnector()}, TypeError, "on_reconnect is never called without retry"),
+        ({"service": Reconnector}, TypeError, "on_reconnect is never called without retry"),
+        ({"cookies": "a=b"}, TypeError, "a mapping of names to values or a CookieJar, not 'a=b'"),
+        ({"cookies": {"a": 1}}, TypeError, "a cookie is a str and its value a str"),
+        ({"cookies": {"a b": "c"}}, ValueError, "a b"),
+        ({"cookies": {"a": "b\r\nX-Bad: c"}}, ValueError, "'a'"),
+        ({"ssl": "ca.pem"}, TypeError, "ssl must be a syncws.TLSConfig, an ssl.SSLContext or None"),
+        ({"ssl": syncws.TLSConfig()}, ValueError, "write wss:// for TLS"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_sent(
@@ -438,3 +453,142 @@ def test_waiting_for_the_end_in_a_callback_does_not_wait_for_callbacks() -> None
 def test_a_wrong_time_to_wait_for_the_end(timeout: Any) -> None:
     with open_pair() as (client, _), pytest.raises((TypeError, ValueError), match="timeout"):
         client.wait_closed(timeout)
+
+
+# -- Cookies -----------------------------------------------------------------
+
+
+def cookie_lines(peer: RawPeer) -> list[bytes]:
+    return [line for line in peer.head.split(b"\r\n") if line.lower().startswith(b"cookie:")]
+
+
+def test_cookies_are_sent_and_kept() -> None:
+    with open_pair(cookies={"mine": "1"}, answer=("Set-Cookie: theirs=2",)) as (client, peer):
+        assert cookie_lines(peer) == [b"Cookie: mine=1"]
+        assert {cookie.name: cookie.value for cookie in client.cookies} == {
+            "mine": "1",
+            "theirs": "2",
+        }
+
+
+def test_without_cookies_none_are_sent() -> None:
+    with open_pair() as (client, peer):
+        assert cookie_lines(peer) == []
+        assert list(client.cookies) == []
+
+
+def test_each_client_has_a_jar_of_its_own() -> None:
+    jar = http.cookiejar.CookieJar()
+    with open_pair(cookies=jar, answer=("Set-Cookie: theirs=2",)) as (client, _):
+        assert client.cookies is not jar
+        with open_pair(cookies=jar) as (other, peer):
+            assert cookie_lines(peer) == []
+            assert list(other.cookies) == []
+    assert list(jar) == []
+
+
+def test_a_cookie_header_by_hand() -> None:
+    with open_pair(cookies={"mine": "1"}, headers={"Cookie": "by=hand"}) as (_, peer):
+        assert cookie_lines(peer) == [b"Cookie: by=hand"]
+
+
+# -- Retries of the first connection -----------------------------------------
+
+
+def test_a_server_that_comes_late_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "syncws.client")
+    tried: queue.Queue[str] = queue.Queue()
+
+    class Telling(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tried.put(record.getMessage())
+
+    handler = Telling()
+    logging.getLogger("syncws.client").addHandler(handler)
+    service = Reconnector()
+    retry = syncws.RetryConfig(interval=0.001, jitter=0)
+    try:
+        with Backend(listening=False) as backend:
+            opening = Task(syncws.Client, backend.url, service=service, retry=retry)
+            waits = 0
+            while waits < 3:
+                waits += "0.001 s" in tried.get(timeout=HANG)
+            backend.listen()
+            with backend.answered() as peer:
+                client = opening.result()
+                peer.text("hello")
+                assert service.expect("on_text", "hello") is client  # and of no attempt
+                client.close(timeout=0)
+                peer.abort()
+            client.close()
+    finally:
+        logging.getLogger("syncws.client").removeHandler(handler)
+    texts = [record.getMessage() for record in caplog.records]
+    assert re.match(r"ws://127.*: connecting with .* refused; attempt 2 in 0.001 s", texts[0])
+    assert texts[-1].startswith(f"connected to {backend.url} by attempt ")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_server_that_never_comes(count: int) -> None:
+    retry = syncws.RetryConfig(max_count=count, interval=0.0)
+    with (
+        Backend(listening=False) as backend,
+        pytest.raises(syncws.RetriesExhausted, match="refused") as caught,
+    ):
+        syncws.Client(backend.url, retry=retry)
+    error = caught.value
+    assert error.attempts == count + 1
+    assert [url for url, _ in error.reasons] == [backend.url]
+    assert error.__cause__ is error.reasons[0][1]
+    assert isinstance(error, syncws.ConnectError)
+    assert syncws.default_engine().stats().users == 0
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_who_may_not_come_in_does_not_try_again(status: int) -> None:
+    with RawServer() as server:
+        opening = Task(syncws.Client, server.url, retry=NOW)
+        with server.accept() as peer:
+            peer.read_head()
+            peer.send_bytes(f"HTTP/1.1 {status} No\r\nContent-Length: 3\r\n\r\nwhy".encode())
+            error = opening.error()
+        assert isinstance(error, syncws.HandshakeRejected)
+        assert (error.status, error.body) == (status, b"why")
+
+
+def test_a_refusal_sets_a_cookie_for_the_next_attempt() -> None:
+    with RawServer() as server:
+        opening = Task(syncws.Client, server.url, retry=NOW, ping_interval=None)
+        with server.accept() as peer:
+            peer.read_head()
+            peer.send_bytes(b"HTTP/1.1 503 No\r\nSet-Cookie: a=1\r\nContent-Length: 0\r\n\r\n")
+        with server.accept() as second:
+            second.answer()
+            assert cookie_lines(second) == [b"Cookie: a=1"]
+            client = opening.result()
+            client.close(timeout=0)
+            second.abort()
+        client.close()
+
+
+# -- Waiting for the end -----------------------------------------------------
+
+
+def test_a_client_is_waited_for_until_it_does_not_connect_any_more() -> None:
+    service = Reconnector()
+    retry = syncws.RetryConfig(max_count=1, interval=0.0)
+    with Backend() as backend:
+        opening = Task(syncws.Client, backend.url, service=service, retry=retry, ping_interval=None)
+        peer = backend.answered()
+        client = opening.result()
+        assert client.wait_closed(0) is False
+        waiting = Task(client.wait_closed)
+        peer.abort()
+        with backend.answered():
+            service.reconnected()
+            assert client.wait_closed(0) is False
+            backend.refuse()
+        assert waiting.result() is True
+        names = [service.next().name for _ in range(4)]
+        assert names == ["on_reconnect", "on_reconnect", "on_error", "on_close"]
+        assert client.wait_closed(0) is True

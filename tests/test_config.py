@@ -1,11 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from syncws.config import ClientConfig, Compression, ConnectionConfig, ServiceConfig
+from syncws.config import (
+    ClientConfig,
+    Compression,
+    ConnectionConfig,
+    RetryConfig,
+    ServiceConfig,
+    TLSConfig,
+)
 
 CONFIGS = [ConnectionConfig, ServiceConfig, ClientConfig]
 ALL_CONFIGS = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
@@ -242,3 +250,130 @@ def test_handshake_timeout() -> None:
     assert ClientConfig(handshake_timeout=3).handshake_timeout == 3
     refused(ClientConfig, TypeError, handshake_timeout="3")
     refused(ClientConfig, ValueError, handshake_timeout=-3)
+
+
+# -- RetryConfig -----------------------------------------------------
+
+
+def test_retry_is_for_ever_every_second_unless_told_otherwise() -> None:
+    made = RetryConfig()
+    assert (made.max_count, made.interval, made.backoff_factor) == (0, 1.0, 1.0)
+    assert (made.max_interval, made.wait_to_send) == (30.0, False)
+    assert 0 < made.jitter <= 0.5
+    assert 1000 not in made.status_codes
+    assert made == RetryConfig()
+    assert hash(made) == hash(RetryConfig())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.interval = 2.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("config", [RetryConfig, TLSConfig], ids=lambda config: config.__name__)
+def test_retry_and_tls_options_are_named_known_and_documented(config: Any) -> None:
+    with pytest.raises(TypeError):
+        config(10)
+    with pytest.raises(TypeError, match="no_such_option"):
+        config(no_such_option=1)
+    for field in dataclasses.fields(config):
+        assert f"{field.name}:" in config.__doc__
+
+
+def test_max_count() -> None:
+    for value in (0, 1, 10_000):
+        assert RetryConfig(max_count=value).max_count == value
+    for wrong in (None, "1", 1.0, True):
+        assert "must be an int, not" in refused(RetryConfig, TypeError, max_count=wrong)
+    assert "at least 0" in refused(RetryConfig, ValueError, max_count=-1)
+
+
+@pytest.mark.parametrize("name", ["interval", "max_interval"])
+def test_retry_intervals(name: str) -> None:
+    others = {"max_interval": 100.0} if name == "interval" else {"interval": 0.0}
+    for value in (0, 0.0, 0.5, 100):
+        assert getattr(RetryConfig(**{**others, name: value}), name) == value
+    for value in (None, "1", True, []):
+        with pytest.raises(TypeError, match=rf"\A{name} must be a number of seconds"):
+            RetryConfig(**{**others, name: value})  # type: ignore[arg-type]
+    for value in (-1, -0.5, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=rf"\A{name} must"):
+            RetryConfig(**{**others, name: value})
+
+
+def test_the_first_wait_is_not_longer_than_the_longest() -> None:
+    assert RetryConfig(interval=5, max_interval=5).interval == 5
+    with pytest.raises(ValueError, match=r"interval, 5, must not be more than max_interval, 4\.5"):
+        RetryConfig(interval=5, max_interval=4.5)
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("backoff_factor", 1, 1000), ("jitter", 0, 1)])
+def test_factor_and_jitter(name: str, low: float, high: float) -> None:
+    for value in (low, high, (low + high) / 2):
+        assert getattr(RetryConfig(**{name: value}), name) == value
+    for wrong in (None, "1", True, 1j):
+        assert "must be a number" in refused(RetryConfig, TypeError, **{name: wrong})
+    for value in (low - 0.01, high + 0.01, float("nan"), float("inf")):
+        assert "between" in refused(RetryConfig, ValueError, **{name: value})
+
+
+def test_status_codes_of_a_loss() -> None:
+    assert RetryConfig(status_codes=[1012, 4999, 1000]).status_codes == (1012, 4999, 1000)
+    assert RetryConfig(status_codes=()).status_codes == ()
+    assert RetryConfig(status_codes=range(4000, 4003)).status_codes == (4000, 4001, 4002)
+    for wrong in (1012, "1012", b"1012", None):
+        with pytest.raises(TypeError):
+            RetryConfig(status_codes=wrong)  # type: ignore[arg-type]
+    for code in ("1012", 1012.0, True, None):
+        with pytest.raises(TypeError, match=f"not {code!r}"):
+            RetryConfig(status_codes=(1011, code))  # type: ignore[arg-type]
+    for code in (999, 5000, 0, -1):
+        with pytest.raises(ValueError, match=f"between 1000 and 4999, not {code}"):
+            RetryConfig(status_codes=(1011, code))
+
+
+@pytest.mark.parametrize("value", [None, 0, 1, "yes"])
+def test_wait_to_send_of_the_wrong_type(value: Any) -> None:
+    assert "True or False" in refused(RetryConfig, TypeError, wait_to_send=value)
+
+
+# -- TLSConfig -------------------------------------------------------
+
+
+def test_tls_verifies_unless_told_otherwise() -> None:
+    made = TLSConfig()
+    assert made.verify is True
+    assert (made.ca_file, made.cert_file, made.key_file, made.password) == (None,) * 4
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.verify = False  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["ca_file", "cert_file", "key_file"])
+def test_tls_files_are_paths(name: str) -> None:
+    others = {"cert_file": "cert.pem"} if name == "key_file" else {}
+    for value in ("some.pem", Path("some.pem"), None):
+        assert getattr(TLSConfig(**{**others, name: value}), name) == value
+    for value in (5, b"some.pem", True, ["some.pem"]):
+        with pytest.raises(TypeError, match=f"{name} must be a path or None, not"):
+            TLSConfig(**{**others, name: value})
+
+
+@pytest.mark.parametrize("value", [None, 0, 1, "no"])
+def test_verify_is_switched_off_by_false_only(value: Any) -> None:
+    assert "True or False" in refused(TLSConfig, TypeError, verify=value)
+
+
+@pytest.mark.parametrize("options", [{"key_file": "key.pem"}, {"password": "x"}])
+def test_a_key_without_a_certificate(options: Any) -> None:
+    with pytest.raises(ValueError, match="belong to a cert_file, which is missing"):
+        TLSConfig(**options)
+
+
+def test_an_authority_that_would_not_be_looked_at() -> None:
+    with pytest.raises(ValueError, match="ca_file would not be looked at"):
+        TLSConfig(verify=False, ca_file="ca.pem")
+
+
+def test_a_password_is_shown_nowhere() -> None:
+    assert "secret" not in repr(TLSConfig(cert_file="cert.pem", password="secret"))
+    with pytest.raises(TypeError) as caught:
+        TLSConfig(cert_file="cert.pem", password=b"secret")  # type: ignore[arg-type]
+    assert "password must be a str" in str(caught.value)
+    assert "secret" not in str(caught.value)

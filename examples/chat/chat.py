@@ -8,6 +8,7 @@ Open the address that it prints in two browser tabs. Ctrl-C ends it.
 import contextlib
 import json
 import sys
+import threading
 from pathlib import Path
 
 import syncws
@@ -23,26 +24,31 @@ class Chat(syncws.Service):
     def __init__(self):
         self.connections = {}  # callers by their id
         self.room = syncws.Group()
+        # Callbacks of different callers run side by side. With this everyone
+        # is told of them in one order, and of their own coming first.
+        self.lock = threading.Lock()
 
     def on_open(self, caller):
-        self.connections[caller.id] = caller
-        self.room.add(caller)
-        self.tell(caller, "joined")
+        with self.lock:
+            self.connections[caller.id] = caller
+            self.room.add(caller)
+            self.tell(caller, "joined", people=self.people())
 
     def on_text(self, caller, text):
-        self.tell(caller, "said", text=text)
+        with self.lock:
+            self.tell(caller, "said", text=text)
 
     def on_close(self, caller, status_code, reason):
-        self.connections.pop(caller.id, None)
-        self.tell(caller, "left")
+        with self.lock:
+            del self.connections[caller.id]
+            self.tell(caller, "left", people=self.people())
+
+    def people(self):
+        return [{"id": id, **caller.attributes} for id, caller in self.connections.items()]
 
     def tell(self, caller, event, **more):
-        """Send everyone what has happened, and who is here."""
-        who = caller.attributes
-        here = [caller.attributes for caller in list(self.connections.values())]
-        people = [f"{one['name']} ({one['age']})" for one in here]
-        message = {"event": event, "name": who["name"], "age": who["age"], "people": people, **more}
-        print(who["name"], event, more.get("text", ""))
+        print(f"{caller.attributes['name']!r} {event}")
+        message = {"event": event, "id": caller.id, **caller.attributes, **more}
         self.room.send_text(json.dumps(message))
 
 
@@ -61,8 +67,7 @@ def upgrader(http, request, name):
     if not age:
         return http.cancel_upgrade(400, "Age is required")
     caller = http.accept_upgrade()
-    caller.attributes["name"] = name
-    caller.attributes["age"] = age
+    caller.attributes.update(name=name[:30], age=age[:3])  # and no essays
     return caller
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import syncws
+from syncws.server.reception import Reception
 from tests.support import (
     BINARY,
     CLOSE,
@@ -398,13 +399,13 @@ def test_a_stop_amid_an_upgrade_closes_behind_the_response(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     service = ServerRecorder(CONFIG)
-    decide = syncws.Listener._decide
+    decide = Reception._decide
 
-    def late(self: syncws.Listener, *args: Any) -> Any:
+    def late(self: Reception, *args: Any) -> Any:
         gate.block()
         return decide(self, *args)
 
-    monkeypatch.setattr(syncws.Listener, "_decide", late)
+    monkeypatch.setattr(Reception, "_decide", late)
     with Gate() as gate, listening(service) as listener, RawPeer.dial(listener) as peer:
         assert listener._loop is not None
         asked: queue.Queue[None] = queue.Queue()
