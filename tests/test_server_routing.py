@@ -495,3 +495,13 @@ def test_a_method_is_the_same_resource_each_time() -> None:
     router.detach(resources.one)
     assert router.match("/one") is None
     assert router.match("/two") is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "instead"),
+    [("/chat/<name>", "{name}"), ("/rooms/<int:room>/x", "{room}"), ("/<path:rest>", "{rest}")],
+)
+def test_parameters_as_others_write_them(path: str, instead: str) -> None:
+    with pytest.raises(ValueError, match="is no parameter") as caught:
+        Router().attach(path, spec())
+    assert f"write {instead}" in str(caught.value)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 import http.cookiejar
+import re
 import urllib.request
 from collections.abc import Mapping
 from email.message import Message
 from typing import Any
 
+from ..config import TOKEN
 from ..protocol.headers import Headers, check_header
 from ..protocol.uri import WebSocketURI
 
@@ -105,6 +107,10 @@ def _everywhere(name: object, value: object) -> http.cookiejar.Cookie:
     """Return a cookie without a domain: it goes to every host."""
     if not isinstance(name, str) or not isinstance(value, str):
         raise TypeError(f"a cookie is a str and its value a str, not {name!r}: {value!r}")
+    if not re.fullmatch(TOKEN, name):
+        raise ValueError(
+            f"{name!r} is no name of a cookie: use letters, digits and !#$%&'*+-.^_`|~"
+        )
     check_header(name, value)
     if not value.isascii() or _NOT_IN_VALUES & set(value[1:-1] if _quoted(value) else value):
         raise ValueError(

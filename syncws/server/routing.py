@@ -305,6 +305,12 @@ def _check_path(path: str) -> None:
         raise TypeError(f"a path is a str, not {path!r}")
     if not path.startswith("/"):
         raise ValueError(f"the path {path!r} must begin with a slash: /{path}")
+    found = re.search(r"<(?:\w+:)?(\w+)>", path)
+    if found is not None:
+        raise ValueError(
+            f"in the path {path!r} {found[0]!r} is no parameter: write {{{found[1]}}}, or with a "
+            f"type {{{found[1]}:int}}"
+        )
     if "?" in path or "#" in path:
         raise ValueError(f"the path {path!r} must have no query and no fragment")
     try:
