@@ -297,6 +297,7 @@ class Link:
         self._state = Stage.CLOSED
         self._done = True
         self._cancel.abandon()
+        self._connection.outbound.abandon()  # it may have ended, and is owned no more
         self._inbox.close()
 
     def _begin_reading(self) -> None:

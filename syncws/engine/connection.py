@@ -542,7 +542,6 @@ class Connection:
             self._transport.close()
             self._take = None
             self.outbound.release()
-        self._loop.disown(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -559,6 +558,7 @@ class Connection:
             on_end(self)
         with self.outbound.lock:
             self.outbound.notify()
+        self._loop.disown(self)  # only now: a fork has to renew the lock above as well
 
     def abort(self) -> None:
         """End now, without a closing handshake."""
