@@ -212,12 +212,16 @@ def test_other_codes_may_count_as_a_loss(service: Reconnector) -> None:
         service.quiet()
 
 
-def test_an_idle_connection_that_this_end_closes_is_not_made_again(service: Reconnector) -> None:
+@pytest.mark.parametrize("answered", [True, False])
+def test_an_idle_connection_that_this_end_closes_is_not_made_again(
+    answered: bool, service: Reconnector
+) -> None:
     with linked(service=service, idle_timeout=0.02) as (server, _, peer):
         peer.expect_close(1001)
-        peer.close_frame(1001)
+        if answered:
+            peer.close_frame(1001)
         peer.abort()
-        service.expect("on_close", 1001, "")
+        service.expect("on_close", 1001 if answered else 1006, "")
         service.quiet()
         nobody_comes(server)
 
@@ -1429,7 +1433,7 @@ def test_a_client_with_a_service_is_kept_in_the_gap(service: Reconnector) -> Non
 
 
 _FORK = """
-import os, sys, time, traceback, warnings
+import os, signal, sys, traceback, warnings
 warnings.simplefilter("ignore")  # of Python 3.12 about forks with threads
 sys.path.insert(0, os.getcwd())
 import syncws
@@ -1461,8 +1465,14 @@ def sockets():
     return {name for name in found if name.startswith("socket:")}
 own = [server.sock, second.sock] if dialing else [server.sock]
 mine = {f"socket:[{os.fstat(sock.fileno()).st_ino}]" for sock in own}
+# By threads that the child does not have.
+link = client._link
+locks = [link._lock, link.outbound.lock, link.outbound._encoding]
+for lock in locks:
+    lock.acquire()
 child = os.fork()
 if child == 0:
+    signal.alarm(15)  # should it hang
     try:
         print("left", sorted(sockets() - mine))
         try:
@@ -1479,6 +1489,8 @@ if child == 0:
         traceback.print_exc()
     sys.stdout.flush()
     os._exit(0)
+for lock in locks:
+    lock.release()
 os.waitpid(child, 0)
 if dialing:
     second._buffer = second.head

@@ -21,7 +21,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), itertools.product(Stage, Stage), ids=lambda stage: stage.name
+    ("before", "after"), list(itertools.product(Stage, Stage)), ids=lambda stage: stage.name
 )
 def test_the_table(before: Stage, after: Stage) -> None:
     assert (after in MOVES[before]) is ((before, after) in ALLOWED)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from syncws.engine.lane import Lane
+from syncws.engine.lane import Lane, Lanes
 
 
 class FakeLoop:
@@ -15,6 +15,10 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self.errands: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self.owned: list[Any] = []
+
+    def own(self, handler: Any) -> None:
+        self.owned.append(handler)
 
     def call_in_worker(self, call: Callable[..., None], *args: Any) -> None:
         self.errands.append((call, args))
@@ -72,3 +76,46 @@ def test_room_is_not_given_away_twice() -> None:
     loop.work()
     loop.work()
     assert made == [1, 2, 3]
+
+
+def test_calls_that_wait_when_the_loop_ends_are_made() -> None:
+    loop = FakeLoop()
+    lane = Lane(loop, 1)  # type: ignore[arg-type]
+    made: list[int] = []
+    for number in range(3):
+        lane.submit(made.append, number)
+    lane.abort()
+    assert len(loop.errands) == 3
+    while loop.errands:
+        loop.work()
+    assert made == [0, 1, 2]
+
+
+def test_in_a_forked_child_nothing_waits() -> None:
+    loop = FakeLoop()
+    lane = Lane(loop, 1)  # type: ignore[arg-type]
+    made: list[int] = []
+    for number in range(3):
+        lane.submit(made.append, number)
+    lane.abandon()
+    while loop.errands:
+        loop.work()
+    assert made == [0]
+
+
+@pytest.mark.parametrize(
+    ("workers", "widths"),
+    [(64, (8, 16, 24)), (8, (1, 2, 3)), (4, (1, 1, 1)), (1, (1, 1, 1))],
+)
+def test_lanes_leave_a_quarter_of_the_workers(workers: int, widths: tuple[int, ...]) -> None:
+    loop = FakeLoop()
+    lanes = Lanes.of(loop, workers)  # type: ignore[arg-type]
+    assert loop.owned == list(lanes)
+    busy = []
+    for lane in lanes:
+        before = len(loop.errands)
+        for _ in range(workers):
+            lane.submit(list)
+        busy.append(len(loop.errands) - before)
+    assert tuple(busy) == widths
+    assert workers < 4 or sum(busy) <= 3 * workers // 4

@@ -289,3 +289,18 @@ def test_a_request_is_refused(data: bytes, status: int) -> None:
         parse_request(data)
     assert caught.value.status == status
     assert len(caught.value.text) < 300
+
+
+@pytest.mark.parametrize(
+    "target", ["http://[/x", "http://[zz]/", "http://@/", "http://a@b/", "http://a:b/", "http:///x"]
+)
+def test_a_full_url_without_a_host_that_can_be_is_refused(target: str) -> None:
+    with pytest.raises(HeadError) as caught:
+        parse_request(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("host", ["a", "a.example:80", "[::1]", "[::1]:80", "a:", "1.2.3.4"])
+def test_a_full_url_has_its_path(host: str) -> None:
+    request = parse_request(f"GET http://{host}/x?y HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert (request.raw_path, request.query_string) == ("/x", "y")

@@ -174,8 +174,19 @@ class FakeLoop:
         self.errands.append(functools.partial(call, *args))
 
 
+class FakeLane:
+    """Has room for every call."""
+
+    def __init__(self, loop: FakeLoop) -> None:
+        self._loop = loop
+
+    def submit(self, call: Callable[..., None], *args: Any) -> None:
+        self._loop.call_in_worker(call, *args)
+
+
 class FakeOpening:
     def __init__(self) -> None:
+        self.left = False
         self.waiting = False
         self.on_lost: Callable[[], None] = lambda: None
         self.replies: list[bytes] = []
@@ -184,6 +195,9 @@ class FakeOpening:
     def wait(self, on_lost: Callable[[], None]) -> None:
         self.waiting = True
         self.on_lost = on_lost
+
+    def has_left(self) -> bool:
+        return self.left
 
     def reply(self, response: bytes) -> None:
         if self.waiting:
@@ -238,7 +252,7 @@ class Scene:
             admit=self.admit,
             on_done=lambda: self.log.append("done"),
         )
-        self.hearing.begin()
+        self.hearing.begin(FakeLane(self.loop))  # type: ignore[arg-type]
 
     def admit(self, terms: Terms, held: bool) -> Admitted:
         self.during()
@@ -576,3 +590,14 @@ def test_the_end_of_the_resource_waits_for_an_accept_in_another_thread() -> None
     assert tasks[0].result() is scene.caller
     worker.result()
     assert scene.log == ["done", OPENED]
+
+
+def test_nobody_is_asked_about_a_client_that_has_left(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[None] = []
+    scene = Scene(lambda http, request: asked.append(None))
+    scene.opening.left = True
+    scene.run()
+    assert asked == []
+    assert scene.opening.aborted == 1
+    assert scene.log == ["done"]
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]

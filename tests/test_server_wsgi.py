@@ -216,9 +216,18 @@ def test_a_chunked_body_has_a_length_if_it_has_come_whole(size: int | None) -> N
 
 
 def test_a_full_url_says_which_host() -> None:
-    environ = environ_of(target="http://user@example.org:81/path?x")
+    environ = environ_of(target="http://example.org:81/path?x")
     assert (environ["HTTP_HOST"], environ["PATH_INFO"]) == ("example.org:81", "/path")
-    assert environ["REQUEST_URI"] == "http://user@example.org:81/path?x"
+    assert environ["REQUEST_URI"] == "http://example.org:81/path?x"
+
+
+def test_what_servers_only_know_is_left_out_of_an_applications_headers() -> None:
+    headers = [("Connection", "keep-alive"), ("Keep-Alive", "timeout=5"), ("X-One", "1")]
+    channel = call(app_of([b"x"], headers=headers))
+    assert channel.status == "200 OK"
+    names = {name for name, _ in channel.headers}
+    assert "X-One" in names
+    assert names.isdisjoint({"Connection", "Keep-Alive"})
 
 
 @pytest.mark.parametrize(
@@ -443,7 +452,7 @@ def never_starts_but_writes_nothing(environ: Any, start_response: Any) -> Any:
         never_starts_but_writes_nothing,
         app_of(None),
         app_of(["text"]),
-        app_of([b"x"], headers=[("Connection", "close")]),
+        app_of([b"x"], headers=[("Transfer-Encoding", "chunked")]),
         app_of([b"x"], headers=(("X", "y"),)),
         app_of([b"x"], headers=[("X", 5)]),
         app_of([b"x"], status="OK"),

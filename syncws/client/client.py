@@ -200,7 +200,7 @@ class Client(Endpoint):
         else:
             line = sending = link = Link(
                 loop,
-                owner.dialing(loop),
+                owner.lanes(loop).dialing,
                 dialers,
                 course,
                 retry or _LOSS,

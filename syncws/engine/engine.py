@@ -12,7 +12,7 @@ import weakref
 from typing import NamedTuple
 
 from ..timing import Deadline
-from .lane import Lane
+from .lane import Lanes
 from .loop import CURRENT, IOLoop
 from .workers import PoolStats, WorkerPool
 
@@ -48,7 +48,7 @@ class _Runtime:
             workers, max_workers, f"{name}-worker", self.loop.wake_if_dirty, owner
         )
         self.loop.pool = self.pool
-        self.dialing = Lane(self.loop, max(1, max_workers // 4))
+        self.lanes = Lanes.of(self.loop, max_workers)
         self.loop.thread.start()
 
     def is_alive(self) -> bool:
@@ -96,11 +96,6 @@ class Engine:
     def __repr__(self) -> str:
         return f"<syncws.Engine {self._name!r}, {self._users} users>"
 
-    @property
-    def max_workers(self) -> int:
-        """Threads that run callbacks at the most."""
-        return self._max_workers
-
     def acquire(self) -> IOLoop:
         """Count one more user; the first starts the threads. Returns the loop to use."""
         with self._lock:
@@ -110,13 +105,13 @@ class Engine:
             self._users += 1
             return self._runtime.loop
 
-    def dialing(self, loop: IOLoop) -> Lane:
-        """Return where clients of `loop`, which is acquired, connect again."""
+    def lanes(self, loop: IOLoop) -> Lanes:
+        """Return the lanes of `loop`, which is acquired."""
         with self._lock:
             runtime = self._runtime
             assert runtime is not None
             assert runtime.loop is loop
-            return runtime.dialing
+            return runtime.lanes
 
     def release(self, loop: IOLoop) -> None:
         """Count one user of `loop` less; with the last the threads end. Does not wait."""

@@ -1,14 +1,18 @@
-"""Calls that may block for long, a bounded number at once."""
+"""Calls that may block for long, a bounded number at once.
+
+Callbacks come first: what else the workers do has lanes, which leave some of
+them for callbacks however long it takes.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .loop import IOLoop
 
-__all__ = ["Lane"]
+__all__ = ["Lane", "Lanes"]
 
 
 class Lane:
@@ -45,6 +49,19 @@ class Lane:
             call, args = self._waiting.popleft()
             self.submit(call, *args)
 
+    def abort(self) -> None:
+        """The loop ends: make all calls that wait. They find that it has ended."""
+        waiting, self._waiting = self._waiting, deque()
+        for call, args in waiting:
+            self._loop.call_in_worker(call, *args)
+
+    def on_loop_error(self, error: BaseException) -> None:
+        """Making room raised, which it does not."""
+
+    def abandon(self) -> None:
+        """In a forked child: the calls are the parent's."""
+        self._waiting.clear()
+
     # -- Worker thread ---------------------------------------------------
 
     def _make(self, call: Callable[..., None], args: tuple[Any, ...]) -> None:
@@ -52,3 +69,29 @@ class Lane:
             call(*args)
         finally:
             self._loop.call_soon(self._next)
+
+
+class Lanes(NamedTuple):
+    """What workers do beside callbacks.
+
+    Attributes:
+        dialing: Connecting clients again.
+        deciding: Upgrade resources.
+        serving: HTTP requests.
+    """
+
+    dialing: Lane
+    deciding: Lane
+    serving: Lane
+
+    @classmethod
+    def of(cls, loop: IOLoop, workers: int) -> Lanes:
+        """Return lanes that together take three quarters of the workers."""
+        lanes = cls(
+            Lane(loop, max(1, workers // 8)),
+            Lane(loop, max(1, workers // 4)),
+            Lane(loop, max(1, 3 * workers // 8)),
+        )
+        for lane in lanes:
+            loop.own(lane)
+        return lanes

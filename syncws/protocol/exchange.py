@@ -27,6 +27,11 @@ _MAX_FRAMING = 16_384
 # hold others up for long.
 _PARTS = 64
 
+# A chunk costs as much as a KiB in one, so those of a few bytes are allowed
+# up to a number, and then as many as have this many bytes on average.
+_FREE_CHUNKS = 1024
+_LEAST_CHUNK = 16
+
 _STATUS = re.compile(r"([2-5][0-9]{2}) (.*)")
 
 # What concerns one connection only is the server's to say. RFC 9110 section
@@ -86,6 +91,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_chunks",
         "_connection",
         "_head_only",
         "_left",
@@ -115,6 +121,7 @@ class Exchange:
         self._rest = bytearray()
         # Of a chunked body: the last four bytes taken, and what was not taken yet.
         self._window = b""
+        self._chunks = 0
         self.body_size = 0
         self.body_complete = False
         self.unparsed = False
@@ -144,7 +151,7 @@ class Exchange:
             event = self._next()
             if isinstance(event, h11.Data):
                 parts.append(event.data)
-                self._count(len(event.data))
+                self._count(len(event.data), event.chunk_start)
             elif isinstance(event, h11.EndOfMessage):
                 self.body_complete = True
                 break
@@ -166,7 +173,10 @@ class Exchange:
                 exc.error_status_hint, f"The request is not valid HTTP: {str(exc)[:200]}."
             ) from None
 
-    def _count(self, size: int) -> None:
+    def _count(self, size: int, chunk_start: bool) -> None:
+        self._chunks += chunk_start
+        if self._chunks > _FREE_CHUNKS + self.body_size // _LEAST_CHUNK:
+            raise HeadError(400, "The request's body comes in too many small chunks.")
         self.body_size += size
         if self._max_body_size is not None and self.body_size > self._max_body_size:
             raise _too_large(self._max_body_size)

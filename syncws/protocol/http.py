@@ -52,7 +52,10 @@ _HEAD_END = b"\r\n\r\n"
 # A bare LF, a bare CR, a folded line, a control character: what two parsers on
 # the way may read differently. RFC 9112 sections 2.2 and 5.2.
 _SMUGGLING = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\n(?=[ \t])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_ABSOLUTE_FORM = re.compile(r"(?:https?|wss?)://[^/?]+", re.IGNORECASE)
+_ABSOLUTE_FORM = re.compile(
+    r"(?:https?|wss?)://(?:\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()*+,;=%\-]+)(?::[0-9]{0,5})?(?=[/?]|\Z)",
+    re.IGNORECASE,
+)
 
 
 class HeadError(Exception):

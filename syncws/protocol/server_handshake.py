@@ -112,7 +112,7 @@ def _check_version(request: Request) -> Refusal | None:
     version = request.headers.get("Sec-WebSocket-Version")
     if version == VERSION:
         return None
-    got = "is missing" if version is None else f"is {version[:_QUOTED]}"
+    got = "is missing" if version is None else f"is {version[:_QUOTED]!a}"
     return Refusal(
         426,
         f"The header Sec-WebSocket-Version {got}; this server speaks version {VERSION}.",

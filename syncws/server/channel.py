@@ -168,8 +168,8 @@ class Channel:
         """Take bytes from the client; return whether the application is to be called now.
 
         It is when the body has come whole, or more of it than the buffer
-        holds: a slow client must not hold a worker. One that waits for a word
-        before it sends its body gets that when the application reads.
+        holds: a slow client must not hold a worker. For that, one that waits
+        for a word before it sends its body gets it at once.
 
         Raises:
             HeadError: The body is refused.
@@ -178,7 +178,8 @@ class Channel:
             exchange, phase = self._exchange, self._phase
             if phase in _READING:
                 parts = exchange.receive(data)
-                self._body.extend(parts)
+                if parts:
+                    self._body.append(b"".join(parts))
                 self._body_size += sum(map(len, parts))
                 self._paused = self._body_size >= BODY_BUFFER
                 if exchange.unparsed and not self._paused:
@@ -186,8 +187,11 @@ class Channel:
                 self._changed.notify_all()
             elif phase is Phase.SENDING and exchange.body_complete:
                 exchange.receive(data)  # the client's next request
-            ready = exchange.body_complete or self._paused or exchange.wants_continue
-            if phase is not Phase.BODY or not ready:
+            if phase is not Phase.BODY:
+                return False
+            if exchange.wants_continue:
+                self._out.append(exchange.go_on())
+            if not (exchange.body_complete or self._paused):
                 return False
             self._move(Phase.QUEUED)
             return True
@@ -210,6 +214,8 @@ class Channel:
         """Answer in place of the application, unless it has begun to; return where it stood."""
         with self._changed:
             phase = self._phase
+            if phase not in _READING:
+                return phase
             if not self._exchange.started:
                 self._out.append(response)
             self._error = why
@@ -227,14 +233,14 @@ class Channel:
         """Whether all is done, and the client may send another request."""
         return self._exchange.reusable
 
-    def conclude(self, keep: bool) -> bytes | None:
+    def conclude(self, keep: bool, at_end: bool) -> bytes | None:
         """The response is out: return what came behind the request, or None if the client must go.
 
         Args:
             keep: Whether the socket may have another request.
         """
         with self._changed:
-            if keep and self._exchange.reusable:
+            if keep and self._exchange.reusable and (not at_end or self._exchange.rest_size):
                 self._move(Phase.DONE)
                 return self._exchange.rest
             self._move(Phase.LEAVING)
@@ -345,9 +351,6 @@ class Channel:
     def _wait_for_body(self) -> None:
         """Requires the lock."""
         self._check()
-        if self._exchange.wants_continue:
-            self._out.append(self._exchange.go_on())
-            self._push()
         if self._body or self._exchange.body_complete:
             return
         self._starved = True

@@ -23,6 +23,9 @@ __all__ = ["RequestHandler"]
 # Seconds that the client has to go when the connection ends behind a response.
 _LEAVE = 2.0
 
+# Characters of a request's target in the log.
+_QUOTED = 200
+
 # Those before the application has been called.
 _EARLY = (Phase.BODY, Phase.QUEUED)
 
@@ -166,7 +169,7 @@ class RequestHandler:
         request = self._request
         response = refusal_response(Refusal(status, text), head_only=request.method == "HEAD")
         before = self.channel.refuse(response, text)
-        self._log(logging.INFO, "refused %s with %d: %s", request.target, status, text)
+        self._log(logging.INFO, "refused %s with %d: %s", request.target[:_QUOTED], status, text)
         if before in _EARLY:
             self._on_done()
         self.flush()
@@ -176,7 +179,7 @@ class RequestHandler:
     def _conclude(self) -> None:
         """The response is out: the socket can have another request, or the client goes."""
         idle = self.channel.reusable  # or the client knows that this is the end
-        rest = self.channel.conclude(not (self._at_end or self._last))
+        rest = self.channel.conclude(not self._last, self._at_end)
         self._stop_timer()
         if rest is not None:
             self._set_mask(READ)
@@ -289,4 +292,5 @@ class RequestHandler:
                 self._call(channel)
             finally:
                 channel.cut()
-                self._on_done()
+                if not self._loop.abandoned:  # else the one that counts is in the parent process
+                    self._on_done()

@@ -231,8 +231,7 @@ class Listener:
             self._addresses = [address_of(sock.getsockname()) for sock in sockets]
             self._phase = _Phase.STARTED
             self._starts += 1
-            # Blocked requests leave workers for callbacks.
-            self._reception.start(loop, sockets, max(1, self._engine.max_workers // 2))
+            self._reception.start(loop, sockets, self._engine.lanes(loop))
 
     def stop(self, timeout: float = 10.0) -> None:
         """Close every connection with 1001, and wait for them and their callbacks.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import socket
 from collections.abc import Callable
 
 from ..endpoint import address_of
@@ -20,6 +21,9 @@ __all__ = ["Opening"]
 
 # Seconds that a refused client has to take the answer and go.
 _LEAVE = 2.0
+
+# Characters of a request's target in the log.
+_QUOTED = 200
 
 _STOPPING = Refusal(503, "The server is going away.")
 
@@ -48,6 +52,7 @@ class Opening:
         on_end: Called once when the socket is taken or closed.
         resumed: The socket had a request before: it is registered for READ,
             and past TLS.
+        head_timeout: Seconds for the head of such a request, once it has begun.
 
     Attributes:
         transport: The socket.
@@ -56,6 +61,8 @@ class Opening:
 
     __slots__ = (
         "_decide",
+        "_head_timeout",
+        "_idle",
         "_loop",
         "_mask",
         "_on_end",
@@ -78,6 +85,7 @@ class Opening:
         decide: Callable[[Request, Opening, bytes], Refusal | None],
         on_end: Callable[[Opening], None],
         resumed: bool = False,
+        head_timeout: float | None = None,
     ) -> None:
         self._loop = loop
         self.transport = transport
@@ -88,6 +96,8 @@ class Opening:
         self._out = b""
         self._phase = _Phase.HEAD if resumed else _Phase.TLS
         self._mask = READ
+        self._idle = resumed  # nothing of the request has come
+        self._head_timeout = head_timeout
         self.head = b""
         loop.own(self)
         register = loop.modify if resumed else loop.register
@@ -148,6 +158,9 @@ class Opening:
             self._client_lost(exc)
 
     def _take(self, data: bytes) -> None:
+        if self._idle:
+            self._idle = False
+            self._restart_timer(self._head_timeout)
         request: Request | None = None
         try:
             head = self._reader.feed(data)
@@ -163,7 +176,7 @@ class Opening:
         except HeadError as exc:
             refusal = Refusal(exc.status, exc.text)
         if refusal is not None:
-            target = request.target if request else "a request"
+            target = request.target[:_QUOTED] if request else "a request"
             self._log(logging.INFO, "refused %s with %d: %s", target, refusal.status, refusal.text)
             self.refuse(refusal, head_only=request is not None and request.method == "HEAD")
 
@@ -194,6 +207,16 @@ class Opening:
         if self._timer is not None:
             self._timer.cancel()
 
+    def has_left(self) -> bool:
+        """Whether the client has hung up, as far as the system knows. Any thread."""
+        try:
+            # Of TLS it sees what is encrypted, which will do.
+            return not socket.socket.recv(self.transport.sock, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     @property
     def waiting(self) -> bool:
         """Whether `take` or `reply` is still to come."""
@@ -216,7 +239,7 @@ class Opening:
         self._out = response
         self._phase = _Phase.REFUSING
         self._on_lost = nothing
-        self._restart_timer()
+        self._restart_timer(_LEAVE)
         self._write()
         self._update_interest()
 
@@ -232,10 +255,12 @@ class Opening:
         if not self.transport.receive(self._loop.buffer):
             self.abort()
 
-    def _restart_timer(self) -> None:
+    def _restart_timer(self, timeout: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._loop.clock() + _LEAVE, self.abort, self)
+        self._timer = None
+        if timeout is not None:
+            self._timer = self._loop.call_at(self._loop.clock() + timeout, self.abort, self)
 
     def _let_go(self) -> None:
         self._phase = _Phase.DONE

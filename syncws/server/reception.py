@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..endpoint import address_of
 from ..engine.connection import Connection
+from ..engine.lane import Lane, Lanes
 from ..engine.loop import IOLoop
 from ..engine.transport import Transport, make_transport
 from ..errors import Close
@@ -136,25 +137,27 @@ class Reception:
                 on_done=tally.done,
             )
 
-        # Owned by the I/O thread, apart from the first two, which `start` sets.
+        # Owned by the I/O thread, apart from the first three, which `start` sets.
         self._loop: IOLoop | None = None
+        self._deciding: Lane | None = None
         self._acceptors: list[Acceptor] = []
         self._openings: set[Opening] = set()
         self._connections: set[Connection] = set()
 
-    def start(self, loop: IOLoop, sockets: list[socket.socket], width: int) -> None:
+    def start(self, loop: IOLoop, sockets: list[socket.socket], lanes: Lanes) -> None:
         """Listen.
 
         Args:
             loop: The I/O loop.
             sockets: The listening sockets; owned from now on.
-            width: HTTP requests that are answered at once.
+            lanes: The loop's, for what may block.
         """
         self._loop = loop
+        self._deciding = lanes.deciding
         self._tally.opened(len(sockets))
         self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
         if self._site is not None:
-            self._site.start(loop, width)
+            self._site.start(loop, lanes.serving)
         for acceptor in self._acceptors:
             loop.call_soon(acceptor.listen, owner=acceptor)
 
@@ -213,14 +216,16 @@ class Reception:
     ) -> Opening:
         assert self._loop is not None
         self._tally.opened()
+        options = self._options
         opening = Opening(
             self._loop,
             transport,
             deadline=None if timeout is None else self._loop.clock() + timeout,
-            max_size=self._options.max_handshake_size,
+            max_size=options.max_handshake_size,
             decide=self._decide,
             on_end=self._opening_ended,
             resumed=resumed,
+            head_timeout=options.handshake_timeout,
         )
         self._openings.add(opening)
         return opening
@@ -236,7 +241,7 @@ class Reception:
             return None
         route = self._router.match(request.raw_path)
         if route is None:
-            return Refusal(404, f"There is nothing at {request.raw_path}.")
+            return Refusal(404, f"No WebSocket service is attached to {request.raw_path}")
         spec = route.spec
         refusal = check_upgrade(request)
         if refusal is None and spec is not None:
@@ -263,7 +268,8 @@ class Reception:
             admit=functools.partial(self._admit, request, opening, rest, route.path),
             on_done=self._tally.done,
         )
-        hearing.begin()
+        assert self._deciding is not None
+        hearing.begin(self._deciding)
 
     def _admit(
         self,

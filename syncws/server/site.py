@@ -71,10 +71,10 @@ class Site:
         self._lane: Lane | None = None
         self._handlers: set[RequestHandler] = set()
 
-    def start(self, loop: IOLoop, width: int) -> None:
-        """Serve from now on, in workers of this loop, `width` requests at once."""
+    def start(self, loop: IOLoop, lane: Lane) -> None:
+        """Serve from now on, in workers of this loop."""
         self._loop = loop
-        self._lane = Lane(loop, width)
+        self._lane = lane
 
     def forget(self) -> None:
         """In a forked child: the requests are the parent's."""

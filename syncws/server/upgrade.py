@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from ..callbacks import ServiceSpec
+from ..engine.lane import Lane
 from ..engine.loop import IOLoop
 from ..errors import Close, ConnectionClosed
 from ..logs import log_safely
@@ -239,10 +240,10 @@ class Hearing:
 
     # -- I/O thread ------------------------------------------------------
 
-    def begin(self) -> None:
+    def begin(self, lane: Lane) -> None:
         """Have the resource run in a worker; the opening waits."""
         self._opening.wait(self._lose)
-        self._loop.call_in_worker(self.run)
+        lane.submit(self.run)
 
     def _lose(self) -> None:
         self._lost = True
@@ -267,7 +268,9 @@ class Hearing:
         """Run the resource, and whatever it does, see that the client has its answer."""
         phase = _Phase.ASKED
         try:
-            if not self._lost:
+            if self._is_gone():
+                self._loop.call_soon(self._opening.abort, owner=self)
+            else:
                 try:
                     returned = self._call()
                 finally:
@@ -279,6 +282,10 @@ class Hearing:
             self._on_done()
         if self._admitted is not None:
             self._admitted.dispatcher.go_on()
+
+    def _is_gone(self) -> bool:
+        """Whether there is nobody any more to decide on. It may have waited for a worker."""
+        return self._lost or self._opening.has_left()
 
     def _call(self) -> object:
         resource = self._route.resource

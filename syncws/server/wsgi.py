@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 from wsgiref.handlers import BaseHandler
 from wsgiref.headers import Headers
 from wsgiref.util import FileWrapper
@@ -33,6 +34,13 @@ __all__ = ["Origin", "call_application"]
 
 # Bytes read from a file at once.
 _BLOCK = 65_536
+
+# Characters of a request's target in the log.
+_QUOTED = 200
+
+# What applications of others have among their headers though only a server
+# knows; others of that kind are errors, as PEP 3333 has it.
+_WAIVED = frozenset(("connection", "keep-alive"))
 
 _log = logging.getLogger("syncws.server")
 
@@ -63,7 +71,7 @@ def call_application(
         logging.INFO,
         "%s %s %s, %d bytes, %.3f s",
         request.method,
-        request.target,
+        request.target[:_QUOTED],
         call.outcome,
         channel.sent,
         clock() - begun,
@@ -194,6 +202,12 @@ class _Call(BaseHandler):
 
     # -- The response ----------------------------------------------------
 
+    def start_response(self, status: Any, headers: Any, exc_info: Any = None) -> Any:
+        """Take the status and the headers."""
+        kept = [field for field in headers if str(field[0]).lower() not in _WAIVED]
+        same = len(kept) == len(headers)
+        return super().start_response(status, headers if same else kept, exc_info)
+
     def write(self, data: bytes) -> None:
         """Send some of the body. The head waits for the first byte, as PEP 3333 has it."""
         if data or not isinstance(data, bytes):
@@ -276,7 +290,7 @@ def _header_variables(request: Request) -> Iterable[tuple[str, str]]:
             yield key, values[0]
         elif key == "HOST" and not request.target.startswith("/"):
             # RFC 9112 section 3.2.2: the target's counts.
-            yield "HTTP_HOST", urlsplit(request.target).netloc.rpartition("@")[2]
+            yield "HTTP_HOST", re.split("[/?]", request.target.split("://", 1)[1], maxsplit=1)[0]
         else:
             yield "HTTP_" + key, ("; " if key == "COOKIE" else ",").join(values)
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pytest
 import requests
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service as ChromeDriver
 from selenium.webdriver.common.by import By
@@ -218,7 +219,7 @@ class Page:
         """Wait until the condition is true."""
         try:
             return WebDriverWait(self._browser, HANG, 0.02).until(lambda _: condition(), message)
-        except Exception as error:
+        except TimeoutException as error:
             shown = self["state"].text, self.lines()
             raise AssertionError(f"{message}; the page shows {shown}") from error
 
@@ -287,6 +288,8 @@ class Page:
             assert rect["right"] <= width, name
             assert rect["bottom"] <= height, name
             assert rect["height"] > 20, name
+            if name in ("leave", "send", "text"):
+                assert rect["height"] < 50, name  # one line
 
     def at_end(self) -> bool:
         """Whether the newest line is in sight."""
@@ -450,6 +453,7 @@ def test_who_is_impatient_joins_once(ada: Page) -> None:
     ada.say("anybody?")
     ada.see("Ada\nanybody?")
     assert ada.lines() == ["Ada (36) joined", "Ada\nanybody?"]
+    ada.see_people("Ada (36), you")
 
 
 @in_chromium
@@ -498,9 +502,11 @@ def test_the_pages_come_back_when_the_server_does(room: Room, ada: Page, bob: Pa
 @in_chromium
 def test_who_leaves_while_the_server_is_gone_is_not_brought_back(room: Room, ada: Page) -> None:
     ada.join("Ada", "36")
+    ada.run("setTimeout = () => 77, clearTimeout = (timer) => { window.cleared = timer }")
     room.kill()
     ada.see("Connection lost")
     ada.leave()
+    assert ada.run("cleared") == 77
     assert ada["state"].text == "You have left"
     ada["join"].click()
     ada.wait(lambda: ada["state"].text == "The server does not answer", "something answers")
@@ -518,8 +524,11 @@ def test_on_a_phone_all_is_in_sight(room: Room, ada: Page) -> None:
     ada.check_layout("name", "age", "join")
     ada.join("W" * 30, "100")
     ada.check_layout("leave", "log", "text", "send")
-    for number in range(49):
-        ada.say(f"message {number}")
+    with room.join("Bob") as bob:
+        for number in range(47):
+            bob.send_text(f"message {number}")
+        ada.see("Bob\nmessage 46")
+    ada.see("Bob (30) left")
     ada.say("W" * 300)
     ada.see("W" * 30 + "\n" + "W" * 300)
     assert len(ada.lines()) == 51
@@ -549,18 +558,19 @@ def test_a_crowd_leaves_room_for_the_conversation(room: Room, ada: Page) -> None
 
 
 @in_chromium
-def test_who_reads_what_was_said_is_not_disturbed(ada: Page, bob: Page) -> None:
+def test_who_reads_what_was_said_is_not_disturbed(room: Room, ada: Page) -> None:
     ada.be_a_phone()
     ada.join("Ada")
-    bob.join("Bob")
-    for number in range(20):
-        bob.say(f"message {number}")
-    ada.see("Bob\nmessage 19")
-    assert ada.at_end()
-    ada.run("log.scrollTo(0, 30)")
-    ada.wait(lambda: not ada.run("atEnd"), "at the end")
-    bob.say("one more")
-    ada.see("Bob\none more")
+    with room.join("Bob") as bob:
+        for number in range(20):
+            bob.send_text(f"message {number}")
+        ada.see("Bob\nmessage 19")
+        assert ada.at_end()
+        ada.run("log.scrollTo(0, 30)")
+        ada.wait(lambda: not ada.run("atEnd"), "at the end")
+        bob.send_text("one more")
+        ada.see("Bob\none more")
+    ada.see("Bob (30) left")
     assert ada.run("log.scrollTop") == 30
     ada.say("mine")
     ada.see("Ada\nmine")

@@ -22,7 +22,7 @@ import pytest
 
 import syncws
 from syncws.callbacks import _CALLBACKS
-from tests.support import HANG
+from tests.support import HANG, authority
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -141,6 +141,25 @@ with syncws.Client(url, cookies={"session": cookie}) as client:
     print(client.receive(timeout=20))
 """
 
+# Before and after the block of the first page on logging: a client of its block on TLS.
+WITH_LOGS = """
+import logging
+
+logging.disable(logging.NOTSET)
+"""
+TLS_CLIENT = """
+import syncws
+
+tls = syncws.TLSConfig(ca_file="ca.pem")
+with syncws.Client("wss://localhost:9090/echo", ssl=tls) as client:
+    client.send_text("hello")
+    print(client.receive(timeout=20))
+try:
+    syncws.Client("wss://localhost:9090/ecko", ssl=tls)
+except syncws.HandshakeRejected as error:
+    print(error.status)
+"""
+
 
 class Block(NamedTuple):
     """The n-th block of ours on a page."""
@@ -214,7 +233,7 @@ def rows(page: str) -> Iterator[Row]:
 
 
 def find(text: str) -> tuple[Any, list[str]]:
-    """Return what is called so, and the parameters that are named behind it."""
+    """Return what is called so, and the parameters that are named after it."""
     found = re.fullmatch(r"([\w.]+)(?:\(((?:\w+=(?:, )?)+)\))?", text)
     assert found is not None, text
     if found[1] in _CALLBACKS:
@@ -245,6 +264,35 @@ def test_our_code_runs(server: Block | str, client: Block | str, said: list[str]
         check=False,
     )
     assert (done.stdout.splitlines(), done.stderr, done.returncode) == (said, "", 0)
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> dict[str, str]:
+    """The files of a certificate for localhost, by the names that a page gives them."""
+    files = {name: str(tmp_path / name) for name in ("ca.pem", "cert.pem", "key.pem")}
+    certificate = authority().issue_cert("localhost")
+    authority().cert_pem.write_to_path(files["ca.pem"])
+    certificate.cert_chain_pems[0].write_to_path(files["cert.pem"])
+    certificate.private_key_pem.write_to_path(files["key.pem"])
+    return files
+
+
+def test_the_code_for_tls_and_logging_runs(certificates: dict[str, str]) -> None:
+    tls, logs = blocks("README")
+    server, client = tls, WITH_LOGS + logs + TLS_CLIENT
+    for name, file in certificates.items():
+        server, client = (part.replace(f'"{name}"', repr(file)) for part in (server, client))
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", PAIR, server, client],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=HANG,
+        check=False,
+    )
+    assert (done.stdout.splitlines(), done.returncode) == (["hello", "404"], 0), done.stderr
+    refused = "INFO:syncws.server:refused /ecko with 404: No WebSocket service is attached to /ecko"
+    assert refused in done.stderr
 
 
 def test_all_our_code_is_run() -> None:
@@ -283,13 +331,23 @@ def _literal(cell: str | None) -> Any:
     return ast.literal_eval(cell.strip("`"))
 
 
-@pytest.mark.parametrize("page", ALL_PAGES)
+@pytest.mark.parametrize("page", ["README", "../README", *ALL_PAGES])
 def test_the_links_lead_somewhere(page: str) -> None:
-    text = re.sub(r"```.*?```|`[^`]*`", "", text_of(page), flags=re.DOTALL)
-    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in anchors
-        elif not target.startswith("https://"):
-            assert (DOCS / target.partition("#")[0]).exists()
+    path = DOCS / f"{page}.md"
+    for target in re.findall(r"\]\(([^)]+)\)", without_code(path)):
+        if not target.startswith("https://"):
+            name, _, anchor = target.partition("#")
+            other = path.parent / name if name else path
+            assert other.exists(), target
+            assert not anchor or anchor in anchors(other), target
+
+
+def without_code(path: Path) -> str:
+    """Return a page's text without blocks of code."""
+    return re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return what links to a page's titles end with."""
+    titles = re.findall(r"^#+ (.*)$", without_code(path), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -688,8 +688,37 @@ def test_the_time_that_a_resource_takes_is_not_the_clients(service: ServerRecord
         service.expect("on_open")
 
 
+def test_resources_that_block_leave_workers_for_callbacks() -> None:
+    def resource(http: syncws.Upgrade, request: syncws.Request) -> None:
+        ran.put(None)
+        gate.block()
+
+    ran: queue.SimpleQueue[None] = queue.SimpleQueue()
+    engine = syncws.Engine(workers=2, max_workers=4)
+    listener = syncws.Listener(0, engine=engine)
+    listener.upgrade("/slow", service=Echo)(resource)
+    listener.attach("/echo", Echo())
+    with Gate() as gate, listener, ExitStack() as stack:
+        peers = [stack.enter_context(RawPeer.dial(listener)) for _ in range(8)]
+        for peer in peers:
+            peer.send_bytes(RawPeer.request("/slow"))
+        gate.reached()
+        with RawPeer.connect(listener, "/echo") as peer:
+            peer.text("still here")
+            peer.expect(TEXT, "still here")
+            peer.finish()
+        ran.get(timeout=HANG)
+        assert ran.empty()  # the others wait
+        for peer in peers[4:]:
+            peer.abort()
+        gate.open()
+        for peer in peers[:4]:
+            assert peer.read_head().startswith(b"HTTP/1.1 101 ")
+    assert 4 <= 1 + ran.qsize() < 8  # those who left while they waited were not decided on
+
+
 def test_many_resources_at_once() -> None:
-    number = 20
+    number = 12
 
     def resource(http: syncws.Upgrade, request: syncws.Request, name: str) -> Any:
         barrier.wait(HANG)

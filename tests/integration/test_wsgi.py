@@ -25,6 +25,7 @@ import requests
 import syncws
 from tests.support import (
     HANG,
+    QUIET,
     TEXT,
     Gate,
     RawPeer,
@@ -100,8 +101,8 @@ def url_of(listener: syncws.Listener, path: str = "/") -> str:
 
 @pytest.fixture
 def engine() -> syncws.Engine:
-    """Few workers: half of them are the applications'."""
-    return syncws.Engine(workers=2, max_workers=4, name="few")
+    """Few workers: two of them are the applications'."""
+    return syncws.Engine(workers=2, max_workers=6, name="few")
 
 
 # -- One connection ----------------------------------------------------------
@@ -223,11 +224,21 @@ def test_a_body_byte_by_byte() -> None:
         assert read_response(peer) == (200, digest_of(b"hello world"))
 
 
-def test_many_tiny_chunks() -> None:
+def test_many_small_chunks() -> None:
+    wire = request("/", "Transfer-Encoding: chunked", method="POST")
+    chunk = b"10\r\n" + b"x" * 16 + b"\r\n"
+    with listening(app=digest) as listener, RawPeer.dial(listener) as peer:
+        peer.send_bytes(wire + chunk * 10_000 + b"0\r\n\r\n")
+        assert read_response(peer) == (200, digest_of(b"x" * 160_000))
+
+
+def test_many_chunks_of_a_byte_are_refused() -> None:
     wire = request("/", "Transfer-Encoding: chunked", method="POST")
     with listening(app=digest) as listener, RawPeer.dial(listener) as peer:
-        peer.send_bytes(wire + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n")
-        assert read_response(peer) == (200, digest_of(b"x" * 100_000))
+        peer.send_bytes(wire + b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\n")
+        status, text = read_response(peer)
+        assert status == 400
+        assert text.strip() == b"The request's body comes in too many small chunks."
 
 
 def test_a_body_that_is_echoed_while_it_comes() -> None:
@@ -247,22 +258,72 @@ def test_a_body_that_is_echoed_while_it_comes() -> None:
         sending.result()
 
 
-@pytest.mark.parametrize("reads", [True, False])
-def test_a_client_that_waits_for_a_word(reads: bool) -> None:
-    def app(environ: Any, start_response: Any) -> Any:
-        return (digest if reads else hello)(environ, start_response)
-
-    with listening(app=app) as listener, RawPeer.dial(listener) as peer:
+def test_a_client_that_waits_for_a_word() -> None:
+    with listening(app=digest) as listener, RawPeer.dial(listener) as peer:
         peer.send_bytes(request("/", "Content-Length: 5", "Expect: 100-continue", method="POST"))
-        if reads:
+        assert peer.read_head() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        peer.send_bytes(b"hello")
+        assert read_response(peer) == (200, digest_of(b"hello"))
+        assert ask(peer)[0] == 200
+
+
+def test_clients_that_wait_for_a_word_and_then_say_nothing_hold_nobody(
+    engine: syncws.Engine,
+) -> None:
+    wire = request("/", "Content-Length: 5", "Expect: 100-continue", method="POST")
+    with listening(app=digest, engine=engine) as listener, contextlib.ExitStack() as stack:
+        for _ in range(10):
+            peer = stack.enter_context(RawPeer.dial(listener))
+            peer.send_bytes(wire)
             assert peer.read_head() == b"HTTP/1.1 100 Continue\r\n\r\n"
-            peer.send_bytes(b"hello")
-            assert read_response(peer) == (200, digest_of(b"hello"))
+        with RawPeer.dial(listener) as peer:
             assert ask(peer)[0] == 200
-        else:
-            assert read_response(peer) == (200, b"hello /")
-            assert b"\r\nConnection: close\r\n" in peer.head
-            peer.expect_end()
+
+
+def test_two_listeners_share_the_workers_that_serve_requests(engine: syncws.Engine) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        gate.block()
+        return hello(environ, start_response)
+
+    with (
+        Gate() as gate,
+        listening(Echo(), app=app, engine=engine) as one,
+        listening(Echo(), app=app, engine=engine) as two,
+        contextlib.ExitStack() as stack,
+        RawPeer.connect(one) as socket_peer,
+    ):
+        peers = [stack.enter_context(RawPeer.dial(each)) for each in (one, two) * 4]
+        for peer in peers:
+            peer.send_bytes(request())
+        for _ in range(2):
+            gate.reached()
+        echoed(socket_peer, "still here")
+        gate.open()
+        for peer in peers:
+            assert read_response(peer)[0] == 200
+
+
+def test_the_head_of_a_second_request_has_a_time_of_its_own() -> None:
+    options: dict[str, Any] = {"keep_alive_timeout": None, "handshake_timeout": 0.2}
+    with listening(app=hello, **options) as listener, RawPeer.dial(listener) as peer:
+        assert ask(peer)[0] == 200
+        assert peer.drip(b"GET / HTTP/1.1\r\nX: " + b"y" * 1000, QUIET)
+
+
+def test_pipelined_requests_are_answered_though_the_client_has_said_all() -> None:
+    with Gate() as gate:
+
+        def app(environ: Any, start_response: Any) -> Any:
+            gate.block()
+            return hello(environ, start_response)
+
+        with listening(app=app) as listener, RawPeer.dial(listener) as peer:
+            peer.send_bytes(request("/1") + request("/2") + request("/3"))
+            peer.end_writing()
+            gate.reached()
+            gate.open()
+            answers = [read_response(peer) for _ in range(3)]
+            assert answers == [(200, f"hello /{number}".encode()) for number in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("chunked", [True, False])
@@ -525,7 +586,7 @@ def test_applications_that_block_leave_workers_for_callbacks(engine: syncws.Engi
         peers = [stack.enter_context(RawPeer.dial(listener)) for _ in range(10)]
         for peer in peers:
             peer.send_bytes(request())
-        for _ in range(2):  # half of max_workers
+        for _ in range(2):  # three eighths of max_workers
             gate.reached()
         for number in range(20):
             echoed(socket_peer, str(number))

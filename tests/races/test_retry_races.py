@@ -308,6 +308,20 @@ def test_cancel_while_a_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> No
             server.sock.accept()
 
 
+def test_an_attempt_that_is_cancelled_in_time_looks_no_name_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def getaddrinfo(*args: Any, **options: Any) -> Any:
+        raise AssertionError("it may take minutes")
+
+    monkeypatch.setattr(connect_module.socket, "getaddrinfo", getaddrinfo)
+    cancel = Cancel()
+    cancel.cancel()
+    dialer = Dialer("ws://some.example/", syncws.ClientConfig(), None, None, CookieStore())
+    with pytest.raises(syncws.ConnectError, match="the client was closed"):
+        dialer.dial(cancel)
+
+
 def test_cancel_makes_a_tls_socket_say_nothing_in_the_clear(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
