@@ -44,7 +44,7 @@ class Chat(syncws.Service):
             self.tell(caller, "left", people=self.people())
 
     def people(self):
-        return [{"id": id, **caller.attributes} for id, caller in self.connections.items()]
+        return [{"id": one.id, **one.attributes} for one in self.connections.values()]
 
     def tell(self, caller, event, **more):
         print(f"{caller.attributes['name']!r} {event}")
