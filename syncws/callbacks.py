@@ -97,7 +97,7 @@ class ServiceSpec:
         if client and "on_open" in self.has:
             raise TypeError(
                 f"{cls.__name__}.on_open is never called on a client, which is open once it is "
-                "made: move what it does behind the Client(...) call"
+                "made: move what it does after the Client(...) call"
             )
         if not client and "on_reconnect" in self.has:
             raise TypeError(
@@ -243,7 +243,7 @@ class Runner:
             for opcode, streamed in ((TEXT, spec.stream_text), (BINARY, spec.stream_binary))
             if streamed
         )
-        self._failed = False  # on_error was called
+        self._failed = False  # on_error was called, or the log has it
 
     def bind(self, endpoint: Endpoint, connection: Line) -> None:
         """Set what the callbacks get as their first argument. Before the first event."""
@@ -264,6 +264,8 @@ class Runner:
                 calls = self._prepare()
             callback = calls.get(opcode)
             if callback is None:
+                if opcode == ERROR:
+                    self._untold(data)
                 return
             if opcode > 0:
                 if self._connection.closed_here:
@@ -285,6 +287,14 @@ class Runner:
                 callback(self._endpoint)
         except BaseException as exc:
             self._raised(opcode, exc)
+
+    def _untold(self, error: BaseException) -> None:
+        """There is no on_error: nobody else would say why the connection has ended."""
+        if not self._failed:
+            self._failed = True
+            log_safely(
+                self._log, logging.WARNING, "%s: a connection failed: %s", self._where, error
+            )
 
     def _prepare(self) -> dict[int, Callable[..., Any]]:
         """Make the service; here, since a class runs the user's code."""
@@ -320,5 +330,6 @@ class Runner:
         log_safely(self._log, logging.ERROR, "%s: a callback raised", self._where, error=error)
         connection.fail(error, Close(1011, "internal error"))
         # on_close comes last, and on_error does not hear of itself.
-        if opcode not in (ERROR, CLOSED):
+        if opcode not in (ERROR, CLOSED) and ERROR in (self._calls or ()):
             self.handle(Event(ERROR, error))
+        self._failed = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -137,8 +138,7 @@ class ConnectionConfig:
         for name in ("idle_timeout", "ping_interval"):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} must be more than 0 seconds; None switches it off")
-        if check_timeout("close_timeout", self.close_timeout) is None:
-            raise TypeError("close_timeout must be a number of seconds, not None")
+        check_timeout("close_timeout", self.close_timeout, optional=False)
         for name in ("max_message_size", "max_frame_size", "max_fragments"):
             check_count(name, getattr(self, name))
         for name in ("send_buffer_size", "receive_queue_size", "receive_queue_bytes"):
@@ -226,21 +226,19 @@ class RetryConfig:
     """How a client connects again, at first and after each loss of its connection.
 
     A loss is an end that is no orderly close by either side. Nothing is
-    retried behind a 401, a 403 or a certificate that is refused.
+    retried after a 401, a 403 or a certificate that is refused.
 
     Attributes:
-        max_count: Attempts behind the first one, or behind a loss, until the
-            client gives up; they are counted afresh after each success.
-            0: for ever.
+        max_count: Attempts after the first one, or after a loss, until the
+            client gives up; each success begins the count again. 0: for ever.
         interval: Seconds before the first retry.
-        backoff_factor: What each further wait is longer by.
+        backoff_factor: Each further wait is this many times the one before.
         max_interval: The longest wait, in seconds.
         jitter: The part of each wait that is random: with 0.1 it is between
             0.9 and 1.1 times its length. So clients that lost the same server
             do not come back all at once.
         status_codes: Status codes of the peer's close frame that count as a
-            loss. With 1001 a client comes back to a server that was stopped in
-            order, too.
+            loss: the server goes away, has failed, restarts, or is too busy.
         wait_to_send: Whether a send waits for the connection, for up to
             `send_timeout`; otherwise it raises `Reconnecting` at once.
     """
@@ -250,14 +248,13 @@ class RetryConfig:
     backoff_factor: float = 1.0
     max_interval: float = 30.0
     jitter: float = 0.1
-    status_codes: Sequence[int] = (1011, 1012, 1013, 1014)
+    status_codes: Sequence[int] = (1001, 1011, 1012, 1013, 1014)
     wait_to_send: bool = False
 
     def __post_init__(self) -> None:
         check_count("max_count", self.max_count, least=0, optional=False)
         for name in ("interval", "max_interval"):
-            if check_timeout(name, getattr(self, name)) is None:
-                raise TypeError(f"{name} must be a number of seconds, not None")
+            check_timeout(name, getattr(self, name), optional=False)
         if self.interval > self.max_interval:
             raise ValueError(
                 f"interval, {self.interval!r}, must not be more than max_interval, "
@@ -274,7 +271,10 @@ class RetryConfig:
             if isinstance(code, bool) or not isinstance(code, int):
                 raise TypeError(f"a status code is an int, not {code!r}")
             if not 1000 <= code <= 4999:
-                raise ValueError(f"a status code is between 1000 and 4999, not {code!r}")
+                raise ValueError(
+                    "status_codes are those of close frames, between 1000 and 4999, "
+                    f"not HTTP's: {code!r}"
+                )
         object.__setattr__(self, "status_codes", codes)
         if not isinstance(self.wait_to_send, bool):
             raise TypeError(f"wait_to_send must be True or False, not {self.wait_to_send!r}")
@@ -289,16 +289,17 @@ def _check_number(name: str, value: object, low: float, high: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TLSConfig:
-    """What a client needs for wss:// beyond the system's authorities.
+    """The certificates of one end of a connection, as files in PEM.
 
     Attributes:
-        ca_file: A file of certificates, in PEM, that the server's must come
-            from; None: the system's authorities.
-        cert_file: The client's own certificate, in PEM, with those that it
-            comes from.
+        ca_file: Certificates that the peer's must come from. None: on a client
+            the system's authorities; on a listener clients need none.
+        cert_file: This end's own certificate, with those that it comes from. A
+            listener must have one.
         key_file: Its private key; None: it is in `cert_file`, too.
         password: What the key is encrypted with.
-        verify: False to talk to whoever answers, unverified: for tests only.
+        verify: False to talk to whoever answers, unverified: on clients, and
+            for tests only.
     """
 
     ca_file: str | os.PathLike[str] | None = None
@@ -320,3 +321,58 @@ class TLSConfig:
             raise ValueError("key_file and password belong to a cert_file, which is missing")
         if not self.verify and self.ca_file is not None:
             raise ValueError("with verify=False the ca_file would not be looked at: give one only")
+
+    def client_context(self) -> ssl.SSLContext:
+        """Return a context for clients.
+
+        Raises:
+            OSError: A file cannot be read.
+            ValueError: A file does not have what it should.
+        """
+        context = self._load(ssl.Purpose.SERVER_AUTH)
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return a context for listeners; in all else as `client_context`."""
+        if self.cert_file is None:
+            raise ValueError("a listener's TLSConfig needs a cert_file: the server's certificate")
+        if not self.verify:
+            raise ValueError("verify=False is for clients; a listener verifies if it has a ca_file")
+        context = self._load(ssl.Purpose.CLIENT_AUTH)
+        if self.ca_file is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def _load(self, purpose: ssl.Purpose) -> ssl.SSLContext:
+        for path in (self.ca_file, self.cert_file, self.key_file):
+            if path is not None:
+                with open(path, "rb"):  # the errors of `ssl` do not name the file
+                    pass
+        try:
+            context = ssl.create_default_context(purpose, cafile=self.ca_file)
+        except ssl.SSLError as exc:
+            what = f"the ca_file {str(self.ca_file)!r}"
+            raise ValueError(f"{what} cannot be used: {_about(exc)}") from exc
+        if self.cert_file is None:
+            return context
+        try:
+            # Without a password OpenSSL would ask for one at the terminal.
+            context.load_cert_chain(self.cert_file, self.key_file, self.password or "")
+        except ssl.SSLError as exc:
+            what = f"the cert_file {str(self.cert_file)!r}"
+            if self.key_file is None:
+                what += ", without a key_file,"
+            else:
+                what += f" with the key_file {str(self.key_file)!r}"
+            raise ValueError(f"{what} cannot be used: {_about(exc)}") from exc
+        return context
+
+
+def _about(error: ssl.SSLError) -> str:
+    """Return what OpenSSL says, in words."""
+    if not error.reason or error.reason == "PEM lib":
+        return "it has no certificate and key in PEM, or the password is wrong"
+    return error.reason.replace("_", " ").lower()

@@ -15,16 +15,21 @@ Clock = Callable[[], float]
 _LONGEST = 2_147_483
 
 
-def check_timeout(name: str, value: float | None) -> float | None:
-    """Return `value` if it is None or a number of seconds that can be waited for."""
+def check_timeout(name: str, value: float | None, *, optional: bool = True) -> float | None:
+    """Return `value` if it is a number of seconds that can be waited for.
+
+    None will do as well if it is `optional`.
+    """
     if value is None:
-        return None
+        if optional:
+            return None
+        raise TypeError(f"{name} must be a number of seconds, not None")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
+        also = " or None" if optional else ""
+        raise TypeError(f"{name} must be a number of seconds{also}, not {value!r}")
     if not 0 <= value <= _LONGEST:
-        raise ValueError(
-            f"{name} must be from 0 to {_LONGEST} seconds, or None for no limit, not {value!r}"
-        )
+        also = ", or None for no limit" if optional else ""
+        raise ValueError(f"{name} must be from 0 to {_LONGEST} seconds{also}, not {value!r}")
     return value
 
 

@@ -443,3 +443,40 @@ def test_reconnecting_out_of_a_callback_is_no_failure(
         (logging.INFO, None)
     ] * 2
     assert "a callback was cut short: later" in caplog.records[0].getMessage()
+
+
+# -- A failure that nobody hears of -------------------------------------------
+
+
+class Deaf(syncws.Service):
+    """Has no on_error."""
+
+    def on_text(self, caller: Any, text: str) -> None:
+        if text == "raise":
+            raise BOOM
+
+
+def test_a_failure_without_on_error_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    runner, _ = client_runner_of(Deaf())
+    for event in (Event(ERROR, syncws.ProtocolError("bad frame")), Event(ERROR, BOOM), ENDED):
+        runner.handle(event)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == "ws://some.example/: a connection failed: bad frame"
+
+
+def test_a_callback_that_raised_is_logged_once_without_on_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runner, _ = client_runner_of(Deaf())
+    for event in (Event(TEXT, "raise"), Event(ERROR, BOOM), ENDED):
+        runner.handle(event)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_a_failure_with_on_error_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    service = ForAClient()
+    runner, _ = client_runner_of(service)
+    runner.handle(Event(ERROR, BOOM))
+    assert service.calls == [("on_error", BOOM)]
+    assert caplog.records == []

@@ -168,7 +168,7 @@ def test_a_folder_is_no_file(files: Files, name: str) -> None:
     ids=str,
 )
 def test_files_that_are_wrong(files: Files, options: dict[str, Any], text: str) -> None:
-    with pytest.raises(ValueError, match="wrong") as caught:
+    with pytest.raises(ValueError, match="cannot be used") as caught:
         tls_context(configured(files, options))
     assert text in str(caught.value)
     assert "Secret" not in str(caught.value)

@@ -325,7 +325,7 @@ def test_status_codes_of_a_loss() -> None:
         with pytest.raises(TypeError, match=f"not {code!r}"):
             RetryConfig(status_codes=(1011, code))  # type: ignore[arg-type]
     for code in (999, 5000, 0, -1):
-        with pytest.raises(ValueError, match=f"between 1000 and 4999, not {code}"):
+        with pytest.raises(ValueError, match=f"between 1000 and 4999, not HTTP's: {code}"):
             RetryConfig(status_codes=(1011, code))
 
 

@@ -12,7 +12,14 @@ import pytest
 
 import syncws
 from syncws.engine.connection import Connection
-from tests.support import RawPeer, Recorder, ServerRecorder, client_tls, listening
+from tests.support import (
+    RawPeer,
+    Recorder,
+    ServerRecorder,
+    authority,
+    client_tls,
+    listening,
+)
 
 CONFIG = syncws.ServiceConfig(ping_interval=None)
 
@@ -30,7 +37,7 @@ CONFIG = syncws.ServiceConfig(ping_interval=None)
         ({"unix_path": 3}, TypeError, "PathLike"),
         ({"port": 0, "host": None}, TypeError, "host must be a str"),
         ({"port": 0, "host": b"x"}, TypeError, "host must be a str"),
-        ({"port": 0, "ssl": True}, TypeError, r"ssl must be an ssl\.SSLContext or None, not True"),
+        ({"port": 0, "ssl": True}, TypeError, r"an ssl\.SSLContext or None, not True"),
         ({"port": 0, "engine": 3}, TypeError, r"engine must be a syncws\.Engine or None, not 3"),
         ({"port": 0, "handshake_timeout": "1"}, TypeError, "handshake_timeout"),
         ({"port": 0, "handshake_timeout": -1}, ValueError, "handshake_timeout"),
@@ -195,3 +202,76 @@ def test_a_client_that_resets_at_once_does_no_harm() -> None:
             peer.reset()
         with RawPeer.connect(listener) as peer:
             peer.round_trip()
+
+
+def test_an_application_must_not_be_async() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    class Application:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    for wrong in (app, Application()):
+        with pytest.raises(TypeError, match="app must be a WSGI application, not async"):
+            syncws.Listener(0, app=wrong)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    """A server's certificate and key, a client's, and the authority's, as files."""
+    found = {"ca_file": str(tmp_path / "ca.pem")}
+    authority().cert_pem.write_to_path(found["ca_file"])
+    for name in ("server", "client"):
+        certificate = authority().issue_cert("localhost")
+        found[f"{name}_cert"] = str(tmp_path / f"{name}.pem")
+        found[f"{name}_key"] = str(tmp_path / f"{name}.key")
+        for number, blob in enumerate(certificate.cert_chain_pems):
+            blob.write_to_path(found[f"{name}_cert"], append=number > 0)
+        certificate.private_key_pem.write_to_path(found[f"{name}_key"])
+    return found
+
+
+def test_a_listener_takes_certificates_as_files(files: dict[str, str]) -> None:
+    tls = syncws.TLSConfig(cert_file=files["server_cert"], key_file=files["server_key"])
+    service = ServerRecorder()
+    with listening(service, ssl=tls) as listener:
+        trust = syncws.TLSConfig(ca_file=files["ca_file"])
+        with syncws.Client(f"wss://localhost:{listener.port}/", ssl=trust) as client:
+            assert client.is_secure
+            client.send_text("hello")
+            service.expect("on_open")
+            service.expect("on_text", "hello")
+
+
+def test_a_listener_may_want_certificates_of_clients(files: dict[str, str]) -> None:
+    tls = syncws.TLSConfig(
+        ca_file=files["ca_file"], cert_file=files["server_cert"], key_file=files["server_key"]
+    )
+    service = ServerRecorder()
+    with listening(service, ssl=tls) as listener:
+        url = f"wss://localhost:{listener.port}/"
+        with pytest.raises(syncws.ConnectError):
+            syncws.Client(url, ssl=syncws.TLSConfig(ca_file=files["ca_file"]))
+        own = syncws.TLSConfig(
+            ca_file=files["ca_file"], cert_file=files["client_cert"], key_file=files["client_key"]
+        )
+        with syncws.Client(url, ssl=own):
+            service.expect("on_open")
+
+
+def test_wrong_certificates_of_a_listener(files: dict[str, str]) -> None:
+    wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({}, ValueError, "needs a cert_file"),
+        ({"ca_file": files["ca_file"]}, ValueError, "needs a cert_file"),
+        ({"cert_file": files["server_cert"], "verify": False}, ValueError, "is for clients"),
+        ({"cert_file": "/no/such.pem"}, OSError, "/no/such.pem"),
+        ({"cert_file": files["server_cert"]}, ValueError, "without a key_file, cannot be used"),
+        ({"cert_file": __file__}, ValueError, "cannot be used"),
+        (
+            {"cert_file": files["server_cert"], "key_file": files["client_key"]},
+            ValueError,
+            "key values mismatch",
+        ),
+    ]
+    for options, error, text in wrong:
+        with pytest.raises(error, match=text):
+            syncws.Listener(0, ssl=syncws.TLSConfig(**options))

@@ -505,3 +505,8 @@ def test_parameters_as_others_write_them(path: str, instead: str) -> None:
     with pytest.raises(ValueError, match="is no parameter") as caught:
         Router().attach(path, spec())
     assert f"write {instead}" in str(caught.value)
+
+
+def test_a_type_before_the_name() -> None:
+    with pytest.raises(ValueError, match=r"the type comes last: write \{room:int\}"):
+        Router().attach("/{int:room}", spec())

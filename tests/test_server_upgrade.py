@@ -72,7 +72,6 @@ def test_what_can_be_a_resource(resource: Callable[..., Any]) -> None:
         (lambda http: None, "/", "too many positional arguments"),
         (lambda http, name: None, "/{name}", "multiple values for argument 'name'"),
         (lambda name, request: None, "/{name}", "multiple values for argument 'name'"),
-        (lambda http, request: None, "/{request}", "multiple values for argument 'request'"),
         (lambda http, request, *args: None, "/{name}", "unexpected keyword argument 'name'"),
         (lambda http, request, name, /: None, "/{name}", "'name'"),
         (lambda: None, "/", "too many positional arguments"),
@@ -116,12 +115,20 @@ def test_a_resource_can_be_called(resource: Any) -> None:
         check_resource(resource, "/{a}")
 
 
+@pytest.mark.parametrize("name", ["http", "request"])
+def test_a_parameter_of_the_path_takes_no_name_that_is_taken(name: str) -> None:
+    with pytest.raises(TypeError, match=f"has the parameter '{name}'.*take another"):
+        check_resource(lambda http, request: None, f"/{{{name}}}")
+
+
 def test_wrong_arguments_of_the_decorator() -> None:
     listener = syncws.Listener(0)
     with pytest.raises(ValueError, match="slash"):
         listener.upgrade("chat")
-    with pytest.raises(TypeError, match="a path is a str"):
+    with pytest.raises(TypeError, match=r"write @listener\.upgrade\(path"):
         listener.upgrade(plain)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a path is a str"):
+        listener.upgrade(5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no type"):
         listener.upgrade("/{a:x}")
     with pytest.raises(TypeError, match="a service is"):

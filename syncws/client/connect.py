@@ -169,6 +169,8 @@ def connect(
 
 
 def _reason(exc: OSError) -> str:
+    if isinstance(exc, ssl.SSLError) and exc.reason == "WRONG_VERSION_NUMBER":
+        return "the server does not speak TLS there; is its address one of ws://?"
     return exc.strerror or str(exc) or type(exc).__name__
 
 

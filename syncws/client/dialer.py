@@ -103,7 +103,7 @@ def tls_context(given: object) -> ssl.SSLContext | None:
     if given is None:
         return None
     if isinstance(given, TLSConfig):
-        return _make_context(given)
+        return given.client_context()
     if not isinstance(given, ssl.SSLContext):
         raise TypeError(f"ssl must be a syncws.TLSConfig, an ssl.SSLContext or None, not {given!r}")
     if given.protocol is ssl.PROTOCOL_TLS_SERVER:
@@ -111,27 +111,3 @@ def tls_context(given: object) -> ssl.SSLContext | None:
             "ssl is a server's context: make a client's with ssl.create_default_context()"
         )
     return given
-
-
-def _make_context(config: TLSConfig) -> ssl.SSLContext:
-    for path in (config.ca_file, config.cert_file, config.key_file):
-        if path is not None:
-            with open(path, "rb"):  # the errors of `ssl` do not name the file
-                pass
-    what = "ca_file"
-    try:
-        context = ssl.create_default_context(cafile=config.ca_file)
-        if config.cert_file is not None:
-            what = "cert_file, its key_file or its password"
-            # Without a password OpenSSL would ask for one at the terminal.
-            context.load_cert_chain(config.cert_file, config.key_file, config.password or "")
-    except ssl.SSLError as exc:
-        raise ValueError(f"the {what} is wrong: {_about(exc)}; see {config!r}") from exc
-    if not config.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _about(error: ssl.SSLError) -> str:
-    return (error.reason or str(error)).replace("_", " ").lower()

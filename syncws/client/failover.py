@@ -83,12 +83,11 @@ class FailoverClient(Client):
             receive_queue_bytes=receive_queue_bytes,
         )
         addresses = _check_urls(urls)
-        if check_timeout("failover_interval", failover_interval) is None:
-            raise TypeError("failover_interval must be a number of seconds, not None")
+        check_timeout("failover_interval", failover_interval, optional=False)
         if isinstance(retry, RetryConfig) and retry.max_count == 0:
             raise ValueError(
                 "retry has max_count=0, to try the first address for ever: give it a max_count of "
-                "1 or more, behind which the next address has its turn"
+                "1 or more, after which the next address has its turn"
             )
         self._open(
             addresses,

@@ -85,6 +85,7 @@ class ClientHandshake:
     ) -> None:
         key = generate_nonce()
         self._accept = generate_accept_token(key)
+        self._secure = uri.secure
         self._subprotocols = tuple(subprotocols)
         self._compression = compression
         self._max_size = max_size
@@ -149,6 +150,7 @@ class ClientHandshake:
             if not data:
                 raise HandshakeError(
                     "the server closed the connection before it answered the handshake"
+                    + ("" if self._secure else "; if it speaks TLS, write wss://")
                 )
             self._first = (self._first + data[:_QUOTED])[:_QUOTED]
             if not b"HTTP/".startswith(self._first[:5]):

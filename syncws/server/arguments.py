@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ssl
 
-__all__ = ["check_port", "check_server_context"]
+from ..config import TLSConfig
+
+__all__ = ["check_port", "server_context"]
 
 
 def check_port(port: object, unix_path: str | None) -> int:
@@ -22,12 +24,22 @@ def check_port(port: object, unix_path: str | None) -> int:
     return port
 
 
-def check_server_context(context: object) -> None:
-    """Raise unless `context` is a server's."""
-    if not isinstance(context, ssl.SSLContext):
-        raise TypeError(f"ssl must be an ssl.SSLContext or None, not {context!r}")
-    if context.protocol is ssl.PROTOCOL_TLS_CLIENT or context.check_hostname:
+def server_context(given: object) -> ssl.SSLContext | None:
+    """Return the context for what a listener was given as `ssl`.
+
+    Raises:
+        TypeError, ValueError: It is nothing that a listener can use.
+        OSError: A file of it cannot be read.
+    """
+    if given is None:
+        return None
+    if isinstance(given, TLSConfig):
+        return given.server_context()
+    if not isinstance(given, ssl.SSLContext):
+        raise TypeError(f"ssl must be a syncws.TLSConfig, an ssl.SSLContext or None, not {given!r}")
+    if given.protocol is ssl.PROTOCOL_TLS_CLIENT or given.check_hostname:
         raise ValueError(
             "ssl is a client's context: make a server's with ssl.create_default_context("
             "ssl.Purpose.CLIENT_AUTH), and load_cert_chain() its certificate"
         )
+    return given

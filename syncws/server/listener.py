@@ -14,14 +14,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..callbacks import ServiceSpec
-from ..config import check_count
+from ..config import TLSConfig, check_count
 from ..endpoint import Address, address_of
 from ..engine.engine import Engine, default_engine
 from ..engine.loop import IOLoop
 from ..service import Service
 from ..timing import Deadline, check_timeout
 from .acceptor import open_sockets
-from .arguments import check_port, check_server_context
+from .arguments import check_port, server_context
 from .reception import HTTPOptions, Reception, Tally
 from .routing import Router, parameters_of
 from .upgrade import check_resource
@@ -55,8 +55,8 @@ class Listener:
             listens on all interfaces, IPv4 and IPv6.
         unix_path: The path of a Unix-domain socket to listen on, in place of
             a port.
-        ssl: The server's certificate, as an `ssl.SSLContext`; then the
-            listener speaks wss:// only.
+        ssl: The server's certificate, as a `TLSConfig` or an `ssl.SSLContext`;
+            then the listener speaks wss:// only.
         engine: The threads to run on; the process's own if None.
         handshake_timeout: Seconds for TLS and the handshake request together.
             None: no limit.
@@ -84,7 +84,7 @@ class Listener:
         host: str = "127.0.0.1",
         *,
         unix_path: str | os.PathLike[str] | None = None,
-        ssl: ssl_module.SSLContext | None = None,
+        ssl: TLSConfig | ssl_module.SSLContext | None = None,
         engine: Engine | None = None,
         handshake_timeout: float | None = 10.0,
         max_handshake_size: int = 16_384,
@@ -99,8 +99,7 @@ class Listener:
         if not isinstance(host, str):
             raise TypeError(f"host must be a str such as '127.0.0.1', not {host!r}")
         self._host = host
-        if ssl is not None:
-            check_server_context(ssl)
+        tls = server_context(ssl)
         if engine is not None and not isinstance(engine, Engine):
             raise TypeError(f"engine must be a syncws.Engine or None, not {engine!r}")
         self._engine = engine or default_engine()
@@ -118,7 +117,7 @@ class Listener:
         )
         self._router = Router()
         self._tally = Tally()
-        self._reception = Reception(self._router, ssl, options, self._tally, self._unix_path)
+        self._reception = Reception(self._router, tls, options, self._tally, self._unix_path)
         # What ends serve_forever: a stop, as the count of starts then, or a signal.
         self._stops: SimpleQueue[int] = SimpleQueue()
 
@@ -341,7 +340,5 @@ class Listener:
 
 
 def _check_stop(timeout: float) -> float:
-    checked = check_timeout("timeout", timeout)
-    if checked is None:
-        raise TypeError("timeout must be a number of seconds, not None")
-    return checked
+    check_timeout("timeout", timeout, optional=False)
+    return timeout

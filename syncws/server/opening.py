@@ -177,7 +177,8 @@ class Opening:
             refusal = Refusal(exc.status, exc.text)
         if refusal is not None:
             target = request.target[:_QUOTED] if request else "a request"
-            self._log(logging.INFO, "refused %s with %d: %s", target, refusal.status, refusal.text)
+            level = logging.WARNING if refusal.status == 403 else logging.INFO
+            self._log(level, "refused %s with %d: %s", target, refusal.status, refusal.text)
             self.refuse(refusal, head_only=request is not None and request.method == "HEAD")
 
     def _log(self, level: int, message: str, *args: object) -> None:

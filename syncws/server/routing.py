@@ -57,6 +57,7 @@ _CONVERT: dict[_Kind, Callable[[str], Any]] = {
     _Kind.UUID: _to_uuid,
     _Kind.STR: _to_str,
 }
+_NAMES = frozenset(kind.value for kind in _Kind)
 _TYPES = ", ".join(kind.value for kind in _Kind)
 
 # What a path is told apart by: its literal segments, decoded, and the types of its parameters.
@@ -286,6 +287,8 @@ def _parameter(path: str, segment: str) -> tuple[str, _Kind]:
             "whole segment, written {name} or {name:type}, and other braces %7B and %7D"
         )
     name, kind = found[1], found[2]
+    if kind is not None and name in _NAMES and kind not in _NAMES:
+        raise ValueError(f"in the path {path!r} the type comes last: write {{{kind}:{name}}}")
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(
             f"in the path {path!r} {name!r} is no name: a resource takes it as a parameter, so "
@@ -301,6 +304,8 @@ def _parameter(path: str, segment: str) -> tuple[str, _Kind]:
 
 
 def _check_path(path: str) -> None:
+    if callable(path):
+        raise TypeError("the decorator needs its path: write @listener.upgrade(path, service=...)")
     if not isinstance(path, str):
         raise TypeError(f"a path is a str, not {path!r}")
     if not path.startswith("/"):

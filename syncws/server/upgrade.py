@@ -424,7 +424,7 @@ class Hearing:
     def _refuse(self, refusal: Refusal) -> None:
         self._reply(refusal_response(refusal))
         target, status, text = self._request.target, refusal.status, refusal.text
-        log_safely(_log, logging.INFO, "refused %s with %d: %s", target, status, text)
+        log_safely(_log, logging.WARNING, "refused %s with %d: %s", target[:200], status, text)
 
     def _reply(self, response: bytes) -> None:
         self._loop.call_soon(self._opening.reply, response, owner=self)
@@ -441,6 +441,12 @@ def check_resource(function: Callable[..., Any], path: str) -> None:
         TypeError: It is async, or cannot be called with `http`, `request` and
             the path's parameters by name.
     """
+    for parameter in parameters_of(path):
+        if parameter in ("http", "request"):
+            raise TypeError(
+                f"the path {path!r} of a resource has the parameter {parameter!r}, which is the "
+                "name of what a resource gets before it: take another"
+            )
     wanted = f"(http, request{''.join(f', {name}' for name in parameters_of(path))})"
     if not callable(function):
         raise TypeError(f"the resource of {path!r} must be a function{wanted}, not {function!r}")

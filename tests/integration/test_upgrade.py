@@ -77,7 +77,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [
         (record.getMessage(), record.exc_info[0].__name__ if record.exc_info else "")  # type: ignore[union-attr]
         for record in caplog.records
-        if record.levelno >= logging.WARNING
+        if record.levelno >= logging.ERROR
     ]
 
 
