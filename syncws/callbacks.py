@@ -181,7 +181,7 @@ def _check_signature(service: object, cls: type, name: str) -> bool:
     )
     if streamed or _binds(signature, probe):
         return streamed
-    also = " or with final behind them" if name in _STREAMED else ""
+    also = " or the same and final" if name in _STREAMED else ""
     raise TypeError(
         f"{cls.__name__}.{name}{signature} cannot be called: it must take "
         f"{text}{', '.join(wanted)}){also}"

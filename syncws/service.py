@@ -31,6 +31,9 @@ class Service:
                                          The connection has ended; once, and
                                          last. 1006 if the peer sent no close
                                          frame.
+    ``on_reconnect(client, attempt)``    A step on the way back to a connection
+                                         that was lost, an `Attempt`. On a
+                                         client with `retry` only.
     ==================================== ======================================
 
     ``on_text`` and ``on_binary`` may take one more parameter, ``final``: then

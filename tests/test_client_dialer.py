@@ -390,5 +390,5 @@ def test_a_connection_that_is_lost_at_once_leaves_no_socket(
     dialing = Task(dialer_to(server, CookieStore()).dial)
     with server.accept() as peer:
         peer.answer()
-        assert "right behind the handshake" in str(dialing.error())
+        assert "right after the handshake" in str(dialing.error())
         peer.expect_end()

@@ -173,7 +173,7 @@ def test_the_message_shows_the_parameters_there_are_and_those_wanted() -> None:
         "caller) cannot be called: it must take on_close(self, caller, status_code, reason)",
         on_close=lambda self, caller: None,
     )
-    refused(TypeError, "or with final behind them", on_text=lambda self: None)
+    refused(TypeError, "or the same and final", on_text=lambda self: None)
     refused(
         TypeError,
         "on_close(caller, status_code, reason)",

@@ -185,7 +185,7 @@ class Client(Endpoint):
 
         runner = None if spec is None else Runner(spec, _log, dialers[0].url)
         inbox = self._make_inbox(config, runner, loop, release)
-        on_end = release if runner is None else nothing  # a dispatcher does it behind its last
+        on_end = release if runner is None else nothing  # a dispatcher does it after its last event
         make = functools.partial(_make_connection, loop, config, spec)
         line: Line
         link: Link | None = None

@@ -87,13 +87,13 @@ class Cancel:
         return kept is not None
 
     def cancel(self) -> None:
-        """Let the attempt fail, or close what came of it. Harmless behind `take`."""
+        """Let the attempt fail, or close what came of it. Harmless after `take`."""
         with self._lock:
             self._cancelled = True
             close, self._close = self._close, None
             for sock in self._sockets:
                 # Behind it nothing waits for this socket any more. Not a TLS
-                # socket's own shutdown, behind which it would send plain text.
+                # socket's own shutdown, after which it would send plain text.
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
         if close is not None:
@@ -312,7 +312,7 @@ def _wrap(
     deadline: Deadline,
     cancel: Cancel,
 ) -> ssl.SSLSocket:
-    """Return `sock` behind its TLS handshake; it is closed if that fails."""
+    """Return `sock` after its TLS handshake; it is closed if that fails."""
     wrapped: socket.socket = sock
     cancel.forget(sock)  # its descriptor is the other's now
     try:

@@ -19,7 +19,7 @@ __all__ = ["Dialer", "Opened", "tls_context"]
 
 
 class Opened(NamedTuple):
-    """What an attempt has come to: a socket behind its handshake."""
+    """What an attempt has come to: a socket after its handshake."""
 
     transport: Transport
     agreement: Agreement
@@ -36,7 +36,7 @@ class Opened(NamedTuple):
             return cls(make_transport(sock), agreement, peer_addresses(sock))
         except OSError as exc:
             sock.close()
-            raise ConnectError("the connection was lost right behind the handshake") from exc
+            raise ConnectError("the connection was lost right after the handshake") from exc
 
 
 class Dialer:

@@ -22,7 +22,7 @@ _DEFAULTS = ClientConfig()
 class FailoverClient(Client):
     """A client that goes on to another address when one is lost or refuses.
 
-    The addresses are tried in turn, beginning with the first, and behind a
+    The addresses are tried in turn, beginning with the first, and after a
     loss with the one that follows. When each of them has failed, the one that
     was lost included, `on_error` gets a `RetriesExhausted` with what each has
     failed with, and the client is closed; the constructor raises it.

@@ -158,7 +158,7 @@ class Connection:
 
         Args:
             out: Bytes to write before anything else: a handshake's response.
-            rest: Bytes received behind the peer's handshake: its first frames.
+            rest: Bytes received after the peer's handshake: its first frames.
             reading: Whether to read at once, or after `ask_to_read`.
             opened: Whether the inbox is told, before anything else.
         """

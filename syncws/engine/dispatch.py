@@ -123,7 +123,7 @@ class Dispatcher(_Bound):
         loop: The connection's loop, whose pool runs this.
         max_count: Events that may wait before reading pauses.
         max_size: Their size, in bytes, or characters of text.
-        on_done: Called in a worker behind the last event.
+        on_done: Called in a worker after the last event.
     """
 
     __slots__ = ("_handle", "_inbox", "_loop", "_on_done", "_running")

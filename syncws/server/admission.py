@@ -101,7 +101,7 @@ def admit(
         path: The path that the service stands on.
         terms: What `agree` has returned.
         addresses: The local one and the client's.
-        on_done: Called in a worker behind the last callback.
+        on_done: Called in a worker after the last callback.
         on_end: Called in the I/O thread when the socket is gone.
     """
     spec = terms.spec

@@ -11,7 +11,7 @@ _LEAST_RATE = 1024
 class Allowance:
     """The time that a client has for a body, or to take a response.
 
-    Something must move within each `timeout` seconds, and behind the first of
+    Something must move within each `timeout` seconds, and after the first of
     them at least a KiB a second on the average: a trickle cannot go on for
     ever. Time counts only while the client is waited for.
 

@@ -224,7 +224,7 @@ class Channel:
             return phase
 
     def end_soon(self) -> None:
-        """Tell the client that the connection ends behind this request, if there still is time."""
+        """Tell the client that the connection ends after this request, if there still is time."""
         with self._changed:
             self._last = True
 

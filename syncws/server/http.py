@@ -20,7 +20,7 @@ from .channel import BODY_BUFFER, Channel, Phase
 
 __all__ = ["RequestHandler"]
 
-# Seconds that the client has to go when the connection ends behind a response.
+# Seconds that the client has to go when the connection ends after a response.
 _LEAVE = 2.0
 
 # Characters of a request's target in the log.
@@ -202,7 +202,7 @@ class RequestHandler:
         self._let_go(None)
 
     def end_soon(self) -> None:
-        """Let the connection end behind this request."""
+        """Let the connection end after this request."""
         self._last = True
         self.channel.end_soon()
 

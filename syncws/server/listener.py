@@ -69,7 +69,7 @@ class Listener:
             with 413. None: no limit.
         http_timeout: Seconds within which something of a request's body must
             come, and within which something of a response must be taken; and
-            behind the first of them at least a KiB a second. The application's
+            after the first of them at least a KiB a second. The application's
             own time does not count. None: no limit.
         keep_alive_timeout: Seconds that a connection stays open for the next
             request. 0: each request has its own. None: no limit.
@@ -175,7 +175,7 @@ class Listener:
                 caller.attributes["name"] = name
 
         Returning nothing accepts, and so does returning a service. An
-        exception refuses with 500 and is logged once; behind `accept_upgrade`
+        exception refuses with 500 and is logged once; after `accept_upgrade`
         it closes the connection with 1011, and the service never hears of it.
         While the function runs the client waits, without a timeout.
 
@@ -279,7 +279,7 @@ class Listener:
         ended = False
         try:
             ended = self._tally.wait(deadline, in_callback)
-        finally:  # also behind a Ctrl-C
+        finally:  # also after a Ctrl-C
             if not ended:
                 loop.call_soon(self._reception.abort_all)
                 self._tally.wait(Deadline(_ABORT), True)

@@ -124,7 +124,7 @@ class Site:
         self._on_end(None if rest is None else (handler.transport, rest))
 
     def end_soon(self) -> None:
-        """Let each connection end behind its request."""
+        """Let each connection end after its request."""
         for handler in list(self._handlers):
             handler.end_soon()
 

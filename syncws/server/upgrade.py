@@ -193,7 +193,7 @@ class Hearing:
         admit: Makes a connection on these terms, in the I/O thread, and calls
             the service at once or, if the second argument is true, when the
             dispatcher goes on.
-        on_done: Called in the worker behind the resource.
+        on_done: Called in the worker after the resource.
     """
 
     __slots__ = (
