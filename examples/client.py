@@ -54,7 +54,7 @@ def talk(url):
         client.send_binary(b"\x00\x01\x02\x03")
         client.send_text("ping")
         client.ping(b"And you?")
-        # Answers come in order: behind this pong all the others are here.
+        # Answers come in order: after this pong all the others are here.
         if not printer.answered.wait(10):
             return "The server did not answer."
         client.send_text("closeMe")

@@ -2,11 +2,11 @@
 
     python examples/failover.py
 
-It starts three backends as processes of their own, kills one after the other,
-and prints what the client sees.
+It starts three backends, stops one after the other, and prints what the client
+sees.
 """
 
-import subprocess
+import logging
 import sys
 import threading
 
@@ -22,11 +22,11 @@ class Backend(syncws.Service):
 
 
 class Printer(syncws.Service):
-    """The client's side; it is the same one for all connections of the client."""
+    """The client's side: one object for all of the client's connections."""
 
     def __init__(self):
+        self.connected = threading.Semaphore(1)  # 1: the constructor connects
         self.answered = threading.Semaphore(0)
-        self.connected = threading.Semaphore(0)
 
     def on_text(self, client, text):
         print(f"text: {text}")
@@ -44,39 +44,28 @@ class Printer(syncws.Service):
         print(f"closed: {status_code} {reason}".rstrip())
 
 
-def serve(name):
-    """What a backend's process does."""
-    listener = syncws.Listener(0)
+def start_backend(name):
+    listener = syncws.Listener(0)  # port 0: the system picks one
     listener.attach("/", Backend(name))
     listener.start()
-    print(listener.port, flush=True)
-    sys.stdin.read()  # until this program ends
-
-
-def start_backend(name):
-    command = [sys.executable, __file__, name]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    return process, f"ws://localhost:{int(process.stdout.readline())}/"
+    return listener
 
 
 def main():
     sys.stdout.reconfigure(line_buffering=True)
+    # The log has each step and the end as well; here the callbacks print them.
+    logging.getLogger("syncws.client").setLevel(logging.CRITICAL)
     backends = [start_backend(name) for name in ("one", "two", "three")]
-    urls = [url for _, url in backends]
+    urls = [f"ws://localhost:{backend.port}/" for backend in backends]
     printer = Printer()
     with syncws.FailoverClient(urls, service=printer, failover_interval=0.2) as client:
-        for number, (backend, _) in enumerate(backends, 1):
+        for backend in backends:
+            printer.connected.acquire(timeout=10)
             client.send_text("hello")
             printer.answered.acquire(timeout=10)
-            backend.kill()
-            backend.communicate()
-            if number < len(backends):
-                printer.connected.acquire(timeout=10)
+            backend.stop()
         client.wait_closed(10)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        serve(sys.argv[1])
-    else:
-        main()
+    main()

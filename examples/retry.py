@@ -2,11 +2,11 @@
 
     python examples/retry.py
 
-It starts a server as a process of its own, kills it, starts it again, and
-prints what the client sees meanwhile.
+It starts a server, stops it, starts another one on the same port, and prints
+what the client sees meanwhile.
 """
 
-import subprocess
+import logging
 import sys
 import threading
 
@@ -19,7 +19,7 @@ class Echo(syncws.Service):
 
 
 class Printer(syncws.Service):
-    """The client's side; it is the same one for all connections of the client."""
+    """The client's side: one object for all of the client's connections."""
 
     def __init__(self):
         self.answered = threading.Semaphore(0)
@@ -44,45 +44,36 @@ class Printer(syncws.Service):
         print(f"closed: {status_code} {reason}".rstrip())
 
 
-def serve(port):
-    """What the server's process does."""
+def start_server(port):
     listener = syncws.Listener(port)
     listener.attach("/", Echo())
     listener.start()
-    print(listener.port, flush=True)
-    sys.stdin.read()  # until this program ends
-
-
-def start_server(port):
-    command = [sys.executable, __file__, str(port)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    return process, int(process.stdout.readline())
+    return listener
 
 
 def main():
     sys.stdout.reconfigure(line_buffering=True)
-    retry = syncws.RetryConfig(max_count=20, interval=0.1, backoff_factor=2.0, max_interval=1.0)
+    # The log has each step as well; here on_reconnect prints it.
+    logging.getLogger("syncws.client").setLevel(logging.ERROR)
+    retry = syncws.RetryConfig(max_count=20, interval=0.1, backoff_factor=2, max_interval=1)
     printer = Printer()
-    server, port = start_server(0)
+    server = start_server(0)  # port 0: the system picks one
+    port = server.port
     with syncws.Client(f"ws://localhost:{port}/", service=printer, retry=retry) as client:
         client.send_text("hello")
         printer.answered.acquire(timeout=10)
-        server.kill()
-        server.communicate()
+        server.stop()
         printer.failed.wait(10)
         try:
             client.send_text("is anybody there?")
         except syncws.Reconnecting as error:
             print(f"not sent: {error}")
-        server, _ = start_server(port)
+        server = start_server(port)
         printer.back.wait(10)
         client.send_text("hello again")
         printer.answered.acquire(timeout=10)
-    server.communicate()
+    server.stop()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        serve(int(sys.argv[1]))
-    else:
-        main()
+    main()

@@ -43,10 +43,15 @@ class Attempt:
         """Return what tells of a step that will be taken."""
         return cls(step.number, url, "waiting", step.wait, error, unsent)
 
+    @property
+    def seconds(self) -> str:
+        """The wait, for people: to hundredths of a second."""
+        return f"{round(self.wait, 2):g}"
+
     def __str__(self) -> str:
         if self.state == "connected":
             return f"connected to {self.url} by attempt {self.number}"
-        when = "now" if self.state == "connecting" else f"in {self.wait:.3g} s ({self.error})"
+        when = "now" if self.state == "connecting" else f"in {self.seconds} s ({self.error})"
         return f"attempt {self.number} at {self.url} {when}"
 
 
@@ -62,12 +67,12 @@ def log_attempt(before: str, attempt: Attempt) -> None:
         log_safely(
             _log,
             logging.WARNING,
-            "%s: %s; attempt %d%s in %.3g s",
+            "%s: %s; attempt %d%s in %s s",
             before,
             attempt.error,
             attempt.number,
             where,
-            attempt.wait,
+            attempt.seconds,
         )
     else:
         log_safely(_log, logging.INFO, "%s", attempt)
