@@ -87,3 +87,18 @@ def test_a_log_that_raises_does_not_matter(attempt: syncws.Attempt) -> None:
             log_attempt(URL, attempt)
     finally:
         logging.getLogger("syncws.client").setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("wait", "text"),
+    [
+        (0.0, "0"),
+        (0.002, "0.002"),
+        (0.0949, "0.095"),
+        (1.0, "1"),
+        (12.3456, "12.35"),
+        (600.0, "600"),
+    ],
+)
+def test_a_wait_for_people(wait: float, text: str) -> None:
+    assert Attempt(1, "ws://a/", "waiting", wait).seconds == text

@@ -45,8 +45,8 @@ class Attempt:
 
     @property
     def seconds(self) -> str:
-        """The wait, for people: to hundredths of a second."""
-        return f"{round(self.wait, 2):g}"
+        """The wait, for people: two digits are enough for what is below a second."""
+        return f"{self.wait:.2g}" if self.wait < 1 else f"{round(self.wait, 2):g}"
 
     def __str__(self) -> str:
         if self.state == "connected":
