@@ -101,4 +101,4 @@ def test_a_log_that_raises_does_not_matter(attempt: syncws.Attempt) -> None:
     ],
 )
 def test_a_wait_for_people(wait: float, text: str) -> None:
-    assert Attempt(1, "ws://a/", "waiting", wait).seconds == text
+    assert syncws.Attempt(1, "ws://a/", "waiting", wait).seconds == text
