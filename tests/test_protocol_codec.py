@@ -501,6 +501,8 @@ def test_close_frames(client: bool, how: str, close: Close, body: bytes) -> None
 
 
 VALID_CODES = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999]
+# wsproto does not know 1014, which was assigned later.
+KNOWN_CODES = [code for code in VALID_CODES if code != 1014]
 INVALID_CODES = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535]
 
 
@@ -1061,7 +1063,7 @@ control_frames = st.one_of(
         st.just(FIN | CLOSE),
         st.builds(
             close_body,
-            st.sampled_from([*VALID_CODES, *INVALID_CODES]),
+            st.sampled_from([*KNOWN_CODES, *INVALID_CODES]),
             st.text(max_size=20).map(str.encode),
         ),
     ),
