@@ -734,7 +734,9 @@ def test_the_application_may_stop_its_listener() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_fork_amid_a_request() -> None:
     script = """
-import os, sys, syncws, http.client
+import os, warnings, syncws, http.client
+
+warnings.simplefilter("ignore")  # of Python 3.12 about forks of threads
 
 def app(environ, start_response):
     write = start_response("200 OK", [("Content-Type", "text/plain")])
