@@ -173,54 +173,62 @@ class Client(Endpoint):
         self._cookies = CookieStore(cookies)
         tls = tls_context(ssl)
         dialers = [Dialer(url, config, tls, path, self._cookies) for url in urls]
-        owner = self._engine = engine or default_engine()
+        self._engine = engine or default_engine()
         opened = _connect(dialers, course)
+        self._url = dialers[course.target if course else 0].url
+        self._begin(opened, dialers, course, retry or _LOSS, config, spec, ready_on_connect)
 
-        loop = owner.acquire()
+    def _begin(
+        self,
+        opened: Opened,
+        dialers: Sequence[Dialer],
+        course: Course | None,
+        retry: RetryConfig,
+        config: ClientConfig,
+        spec: ServiceSpec | None,
+        reading: bool,
+    ) -> None:
+        """Give what was opened to the I/O thread."""
+        engine = self._engine
+        loop = engine.acquire()
         self._done = done = threading.Event()
 
         def release() -> None:
-            owner.release(loop)
+            engine.release(loop)
             done.set()
 
         runner = None if spec is None else Runner(spec, _log, dialers[0].url)
         inbox = self._make_inbox(config, runner, loop, release)
         on_end = release if runner is None else nothing  # a dispatcher does it after its last event
         make = functools.partial(_make_connection, loop, config, spec)
-        line: Line
-        link: Link | None = None
-        begin: Callable[[bytes], None]
+        line: Connection | Link
+        sending: Sending
+        self._link: Link | None = None
         if course is None:
-            line = connection = make(opened, inbox, lambda _: on_end())
-            sending: Sending = connection.outbound
-
-            def begin(rest: bytes) -> None:
-                connection.start(b"", rest, ready_on_connect, False)
-
+            line = make(opened, inbox, lambda _: on_end())
+            sending = line.outbound
+            begin = functools.partial(line.start, b"", opened.agreement.rest, reading, False)
         else:
-            line = sending = link = Link(
+            line = sending = self._link = Link(
                 loop,
-                owner.lanes(loop).dialing,
+                engine.lanes(loop).dialing,
                 dialers,
                 course,
-                retry or _LOSS,
+                retry,
                 inbox=inbox,
-                reading=ready_on_connect,
+                reading=reading,
                 opened=opened,
                 make=make,
                 on_open=_weak(self._renew),
                 on_end=on_end,
                 telling=spec is not None and "on_reconnect" in spec.has,
             )
-            begin = link.begin
-        self._link = link
-        agreement = opened.agreement
-        super().__init__(line, agreement.subprotocol, opened.addresses, sending)
-        self._response = agreement.response
-        self._url = dialers[course.target if course else 0].url
+            begin = functools.partial(line.begin, opened.agreement.rest)
+        super().__init__(line, opened.agreement.subprotocol, opened.addresses, sending)
+        self._response = opened.agreement.response
         if runner is not None:
             runner.bind(self, line)
-        loop.call_soon(begin, agreement.rest, owner=line)
+        loop.call_soon(begin, owner=line)
 
     def _make_inbox(
         self, config: ClientConfig, runner: Runner | None, loop: IOLoop, release: Callable[[], None]
