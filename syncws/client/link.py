@@ -19,6 +19,7 @@ from ..engine.dispatch import CLOSED, RECONNECT, Inbox, nothing
 from ..engine.lane import Lane
 from ..engine.loop import IOLoop
 from ..engine.outbound import Outbound
+from ..engine.state import NO_CLOSE
 from ..engine.timers import Timer
 from ..engine.transport import Transport
 from ..errors import (
@@ -38,8 +39,6 @@ from .relay import Concluding, Relay
 from .stage import MOVES, Stage
 
 __all__ = ["Link"]
-
-_NO_CLOSE = Close(1006)
 
 _log = logging.getLogger("syncws.client")
 
@@ -159,14 +158,14 @@ class Link:
         if self._state is not Stage.CONNECTED:
             return
         if self._is_final(connection):
-            self._finish(self._relay.error, connection.received or _NO_CLOSE)
+            self._finish(self._relay.error, connection.received or NO_CLOSE)
             return
         url = self._dialers[self._course.target].url
         closed = connection.closed_error()
         error = self._relay.error or closed
         step = self._course.lost()
         if step is None:
-            self._finish(error, connection.received or _NO_CLOSE)
+            self._finish(error, connection.received or NO_CLOSE)
         else:
             self._wait(step, url, error, closed.unsent)
 
@@ -239,7 +238,7 @@ class Link:
             return
         reason = self._course.verdict([dialer.url for dialer in self._dialers])
         self._loop.call_in_worker(_log.error, "%s: giving up: %s", url, reason)
-        self._finish(reason, _NO_CLOSE)
+        self._finish(reason, NO_CLOSE)
 
     def _finish(self, error: BaseException | None, close: Close) -> None:
         """There will be no more connection: tell everyone."""
@@ -271,7 +270,7 @@ class Link:
     def _give_up(self) -> None:
         """This end has closed while there was no connection."""
         if self._state in (Stage.WAITING, Stage.DIALING):
-            self._finish(None, _NO_CLOSE)
+            self._finish(None, NO_CLOSE)
 
     def abort(self) -> None:
         """End now, for good."""
@@ -289,7 +288,7 @@ class Link:
             self._relay.error = self._relay.error or error
             self.abort()
         elif self._state is not Stage.CLOSED:
-            self._finish(error, _NO_CLOSE)
+            self._finish(error, NO_CLOSE)
 
     def abandon(self) -> None:
         """In a forked child: the connection is the parent's."""

@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Callable
 
 from ..engine.dispatch import CLOSED, Inbox, nothing
-from ..errors import Close
+from ..engine.state import NO_CLOSE
 from ..protocol.events import CLOSE, ERROR, Event
 
 __all__ = ["Relay"]
 
 # What makes a dispatcher conclude a connection, and no callback hears of.
-_END = Event(CLOSE, Close(1006))
+_END = Event(CLOSE, NO_CLOSE)
 
 #: The relays whose connections the inbox has still to conclude, in the order
 #: in which it comes to them.

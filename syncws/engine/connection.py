@@ -28,7 +28,7 @@ from ..timing import Deadline
 from .dispatch import CLOSED, IDLE, OPENED, Inbox, nothing
 from .loop import READ, WRITE, IOLoop
 from .outbound import Outbound
-from .state import MOVES, End, State
+from .state import MOVES, NO_CLOSE, End, State
 from .timers import Timer
 from .transport import Transport
 from .watch import Due, Watch
@@ -49,8 +49,6 @@ _GRACE = 0.5
 _OPEN = State.OPEN
 _ANSWERING = State.ANSWERING
 _CLOSED = State.CLOSED
-
-_NO_CLOSE = Close(1006)  # RFC 6455 section 7.1.5: no close frame was received
 
 
 class Connection:
@@ -549,7 +547,7 @@ class Connection:
         for call in (farewells or {}).values():
             call()
         inbox = self._inbox
-        inbox.put(Event(CLOSED, self._end.received or _NO_CLOSE))
+        inbox.put(Event(CLOSED, self._end.received or NO_CLOSE))
         # Without these cycles all is freed at once.
         inbox.on_room = inbox.on_last = nothing
         self._decoder.release()

@@ -13,7 +13,10 @@ import enum
 
 from ..errors import Close, ConnectionClosed
 
-__all__ = ["MOVES", "End", "State"]
+__all__ = ["MOVES", "NO_CLOSE", "End", "State"]
+
+# No close frame was received. RFC 6455 section 7.1.5.
+NO_CLOSE = Close(1006)
 
 
 class State(enum.Enum):

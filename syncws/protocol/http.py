@@ -27,6 +27,7 @@ __all__ = [
     "headers_of",
     "list_of",
     "parse_request",
+    "target_for_log",
 ]
 
 # The version of the protocol. RFC 6455 section 4.1.
@@ -47,6 +48,9 @@ RESERVED = frozenset(
         "upgrade",
     }
 )
+
+# Characters of a request's target in the log.
+_LOGGED = 200
 
 _HEAD_END = b"\r\n\r\n"
 # A bare LF, a bare CR, a folded line, a control character: what two parsers on
@@ -266,6 +270,11 @@ def parse_request(
         remote_address,
         is_secure,
     )
+
+
+def target_for_log(request: Request) -> str:
+    """Return what the log has of a request's target, which may be as long as the head."""
+    return request.target[:_LOGGED]
 
 
 def headers_of(event: h11.Request | h11.InformationalResponse | h11.Response) -> Headers:

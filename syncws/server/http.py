@@ -13,7 +13,7 @@ from ..engine.loop import READ, WRITE, IOLoop
 from ..engine.timers import Timer
 from ..engine.transport import Transport
 from ..protocol.exchange import Exchange
-from ..protocol.http import HeadError, Request
+from ..protocol.http import HeadError, Request, target_for_log
 from ..protocol.server_handshake import Refusal, refusal_response
 from .allowance import Allowance
 from .channel import BODY_BUFFER, Channel, Phase
@@ -22,9 +22,6 @@ __all__ = ["RequestHandler"]
 
 # Seconds that the client has to go when the connection ends after a response.
 _LEAVE = 2.0
-
-# Characters of a request's target in the log.
-_QUOTED = 200
 
 # Those before the application has been called.
 _EARLY = (Phase.BODY, Phase.QUEUED)
@@ -169,7 +166,7 @@ class RequestHandler:
         request = self._request
         response = refusal_response(Refusal(status, text), head_only=request.method == "HEAD")
         before = self.channel.refuse(response, text)
-        self._log(logging.INFO, "refused %s with %d: %s", request.target[:_QUOTED], status, text)
+        self._log(logging.INFO, "refused %s with %d: %s", target_for_log(request), status, text)
         if before in _EARLY:
             self._on_done()
         self.flush()

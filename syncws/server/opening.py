@@ -14,16 +14,13 @@ from ..endpoint import address_of
 from ..engine.dispatch import nothing
 from ..engine.loop import READ, WRITE, IOLoop
 from ..engine.transport import Transport
-from ..protocol.http import HeadError, HeadReader, Request, parse_request
+from ..protocol.http import HeadError, HeadReader, Request, parse_request, target_for_log
 from ..protocol.server_handshake import Refusal, refusal_response
 
 __all__ = ["Opening"]
 
 # Seconds that a refused client has to take the answer and go.
 _LEAVE = 2.0
-
-# Characters of a request's target in the log.
-_QUOTED = 200
 
 _STOPPING = Refusal(503, "The server is going away.")
 
@@ -176,7 +173,7 @@ class Opening:
         except HeadError as exc:
             refusal = Refusal(exc.status, exc.text)
         if refusal is not None:
-            target = request.target[:_QUOTED] if request else "a request"
+            target = target_for_log(request) if request else "a request"
             level = logging.WARNING if refusal.status == 403 else logging.INFO
             self._log(level, "refused %s with %d: %s", target, refusal.status, refusal.text)
             self.refuse(refusal, head_only=request is not None and request.method == "HEAD")

@@ -22,7 +22,7 @@ from ..engine.loop import IOLoop
 from ..errors import Close, ConnectionClosed
 from ..logs import log_safely
 from ..protocol.headers import normalize_extra_headers
-from ..protocol.http import RESERVED, Request, list_of
+from ..protocol.http import RESERVED, Request, list_of, target_for_log
 from ..protocol.server_handshake import Refusal, check_origin, refusal_response
 from ..service import Service
 from .admission import Admitted, Terms, agree
@@ -366,7 +366,8 @@ class Hearing:
         with self._lock:
             self._move(_Phase.CANCELLED)
         self._reply(response)
-        log_safely(_log, logging.INFO, "refused %s with %d", self._request.target, status)
+        target = target_for_log(self._request)
+        log_safely(_log, logging.INFO, "refused %s with %d", target, status)
 
     def set_cookie(self, key: object, header: str) -> None:
         """See `Upgrade.set_cookie`."""
@@ -423,8 +424,9 @@ class Hearing:
 
     def _refuse(self, refusal: Refusal) -> None:
         self._reply(refusal_response(refusal))
-        target, status, text = self._request.target, refusal.status, refusal.text
-        log_safely(_log, logging.WARNING, "refused %s with %d: %s", target[:200], status, text)
+        target = target_for_log(self._request)
+        status, text = refusal.status, refusal.text
+        log_safely(_log, logging.WARNING, "refused %s with %d: %s", target, status, text)
 
     def _reply(self, response: bytes) -> None:
         self._loop.call_soon(self._opening.reply, response, owner=self)

@@ -23,7 +23,7 @@ from wsgiref.util import FileWrapper
 
 from ..endpoint import Address
 from ..logs import log_safely
-from ..protocol.http import Request
+from ..protocol.http import Request, target_for_log
 from ..timing import Clock
 from .channel import Channel, ClientGone
 
@@ -34,9 +34,6 @@ __all__ = ["Origin", "call_application"]
 
 # Bytes read from a file at once.
 _BLOCK = 65_536
-
-# Characters of a request's target in the log.
-_QUOTED = 200
 
 # What applications of others have among their headers though only a server
 # knows; others of that kind are errors, as PEP 3333 has it.
@@ -71,7 +68,7 @@ def call_application(
         logging.INFO,
         "%s %s %s, %d bytes, %.3f s",
         request.method,
-        request.target[:_QUOTED],
+        target_for_log(request),
         call.outcome,
         channel.sent,
         clock() - begun,
