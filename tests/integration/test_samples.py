@@ -84,3 +84,12 @@ def test_the_client_of_the_failover_sample_goes_on_until_none_is_left() -> None:
     assert given_up.startswith("given up: no connection after 3 attempts: ws://localhost:PORT/: ")
     assert given_up.count("Connection refused") == 3
     assert lines[-1] == "closed: 1006"
+
+
+def test_the_cookie_sample_logs_in_and_is_known() -> None:
+    assert lines_of("cookie.py") == [
+        "without a cookie: 401 Log in first.",
+        "logged in: 200 Welcome.",
+        "Hello Ada, this is visit 1.",
+        "Hello Ada, this is visit 2.",
+    ]
