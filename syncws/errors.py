@@ -16,6 +16,7 @@
     ├── MessageTypeError              also TypeError: text where binary was asked for
     ├── ReceiveTimeout                also TimeoutError: the connection is still usable
     ├── SendTimeout                   also TimeoutError: nothing of the message was sent
+    ├── MessageTimeout                also TimeoutError: a message took too long to come
     └── KeepaliveTimeout              also TimeoutError: the peer stopped answering
 
 Arguments that are wrong by themselves raise the builtin ValueError or
@@ -37,6 +38,7 @@ __all__ = [
     "InvalidContinuationFrameError",
     "InvalidPayloadError",
     "KeepaliveTimeout",
+    "MessageTimeout",
     "MessageTypeError",
     "PayloadTooBigError",
     "ProtocolError",
@@ -248,6 +250,12 @@ class ReceiveTimeout(WebSocketError, TimeoutError):
 
 class SendTimeout(WebSocketError, TimeoutError):
     """The peer did not read for `send_timeout`; nothing of the message was sent."""
+
+
+class MessageTimeout(WebSocketError, TimeoutError):
+    """A message of the peer's did not come within `message_timeout`, and not at its pace."""
+
+    status_code = 1008
 
 
 class KeepaliveTimeout(WebSocketError, TimeoutError):

@@ -26,6 +26,7 @@ from syncws.errors import (
     Close,
     ConnectionClosed,
     KeepaliveTimeout,
+    MessageTimeout,
     ProtocolError,
     SendTimeout,
 )
@@ -98,6 +99,7 @@ class Bench:
         inbox: Any = None,
         start: bool = True,
         secure: bool = False,
+        stream: bool = False,
         **options: Any,
     ) -> None:
         self.way = way
@@ -122,7 +124,7 @@ class Bench:
             self.loop,
             self.transport,
             client=client,
-            decoder=Decoder(client=client),
+            decoder=Decoder(client=client, stream_text=stream),
             encoder=Encoder(client=client),
             config=ConnectionConfig(**options),
             inbox=self.inbox,
@@ -161,8 +163,8 @@ class Bench:
         self.peer.sendall(data)
         self.turn()
 
-    def peer_says(self, opcode: int, payload: bytes) -> None:
-        self.peer_sends(self.encoder.message(opcode, payload))
+    def peer_says(self, opcode: int, payload: bytes, final: bool = True) -> None:
+        self.peer_sends(self.encoder.message(opcode, payload, final))
 
     def peer_closes(self, code: int, reason: str = "") -> None:
         self.peer_sends(self.encoder.close(Close(code, reason)))
@@ -1686,7 +1688,7 @@ def test_a_peer_that_does_not_answer_a_keepalive_ping(make: MakeBench, client: b
 
 
 def test_any_byte_is_a_sign_of_life(make: MakeBench) -> None:
-    bench = make(ping_interval=20.0, ping_timeout=5.0)
+    bench = make(ping_interval=20.0, ping_timeout=5.0, message_timeout=None)
     bench.advance(5.0)
     # A message that comes byte by byte, one for each ping; never a pong.
     for octet in bench.encoder.message(BINARY, b"")[:4]:
@@ -1700,7 +1702,7 @@ def test_any_byte_is_a_sign_of_life(make: MakeBench) -> None:
 
 @pytest.mark.parametrize("what", ["message", "ping", "fragment"])
 def test_whatever_comes_whole_is_a_sign_of_life(make: MakeBench, what: str) -> None:
-    bench = make(ping_interval=20.0, ping_timeout=5.0)
+    bench = make(ping_interval=20.0, ping_timeout=5.0, message_timeout=None)
     bench.advance(20.0)
     for _ in range(4):
         keepalive_ping(bench)
@@ -1766,8 +1768,134 @@ def test_a_paused_reader_that_goes_on_finds_a_dead_peer(make: MakeBench) -> None
     bench.advance(5.0)
     bench.inbox.is_full = False
     bench.inbox.on_room()
-    bench.advance(5.0)
+    bench.turn()
+    bench.advance(4.9)
+    assert bench.connection.state is State.OPEN
+    bench.advance(0.1)
     assert isinstance(bench.connection.error, KeepaliveTimeout)
+
+
+# -- Slow messages ---------------------------------------------------
+
+
+def slow(make: MakeBench, **options: Any) -> Bench:
+    return make(ping_interval=None, message_timeout=10.0, **options)
+
+
+@ROLES
+@pytest.mark.parametrize("how", ["frame", "fragments", "control", "header"])
+def test_a_message_that_is_not_here_in_time(make: MakeBench, client: bool, how: str) -> None:
+    bench = slow(make, client=client)
+    whole = {
+        "frame": lambda: bench.encoder.message(BINARY, bytes(1000)),
+        "fragments": lambda: bench.encoder.message(TEXT, b"a", False),
+        "control": lambda: bench.encoder.ping(bytes(100)),
+        "header": lambda: bench.encoder.message(BINARY, bytes(1000)),
+    }[how]()
+    bench.peer_sends(whole if how == "fragments" else whole[: 1 if how == "header" else 20])
+    bench.advance(9.9)
+    assert bench.connection.state is State.OPEN
+    bench.advance(0.1 + 20 / 1024)
+    assert [event.data.code for event in bench.peer_gets()] == [1008]
+    error = bench.connection.error
+    assert isinstance(error, MessageTimeout)
+    assert "10.0 s" in str(error)
+    assert bench.inbox.events == [Event(ERROR, error)]
+    bench.advance(bench.connection.config.close_timeout)
+    assert bench.connection.state is State.CLOSED, "though the peer says nothing more"
+
+
+def test_a_message_that_trickles_is_too_slow(make: MakeBench) -> None:
+    bench = slow(make)
+    whole = bench.encoder.message(BINARY, bytes(1000))
+    for octet in whole[:10]:
+        bench.peer_sends(bytes([octet]))
+        bench.advance(1.0)
+    bench.advance(0.1)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+def test_fragments_do_not_begin_the_time_anew(make: MakeBench) -> None:
+    bench = slow(make)
+    bench.peer_says(TEXT, b"", False)
+    for _ in range(10):
+        bench.peer_says(TEXT, b"", False)
+        bench.advance(1.0)
+    bench.advance(0.1)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+def test_a_message_that_gets_on_has_all_the_time_it_takes(make: MakeBench) -> None:
+    bench = slow(make)
+    whole = bench.encoder.message(BINARY, bytes(64 * 1024))
+    for start in range(0, len(whole), 2048):
+        bench.peer_sends(whole[start : start + 2048])
+        bench.advance(2.0)
+    assert bench.inbox.events == [Event(BINARY, bytes(64 * 1024))]
+    bench.advance(100.0)
+    assert bench.connection.state is State.OPEN
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_each_message_has_its_own_time(make: MakeBench, size: int) -> None:
+    """Also where every read ends amid the next one."""
+    bench = slow(make)
+    whole = bench.encoder.message(BINARY, bytes(size))
+    bench.peer_sends(whole[:5])
+    for _ in range(5):
+        bench.advance(9.0)
+        bench.peer_sends(whole[5:] + whole[:5])
+    assert bench.inbox.events == [Event(BINARY, bytes(size))] * 5
+    bench.advance(10.0 + 5 / 1024)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+def test_control_frames_do_not_begin_a_messages_time_anew(make: MakeBench) -> None:
+    bench = slow(make)
+    bench.peer_says(TEXT, b"a", False)
+    for _ in range(5):
+        bench.advance(2.0)
+        bench.peer_sends(bench.encoder.ping(b""))
+    bench.advance(0.1)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+def test_a_streamed_message_has_a_time_as_well(make: MakeBench) -> None:
+    bench = slow(make, stream=True)
+    bench.peer_says(TEXT, b"a", False)
+    bench.advance(5.0)
+    bench.peer_says(TEXT, b"b", False)
+    bench.advance(5.1)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+def test_a_pause_does_not_count_for_a_message(make: MakeBench) -> None:
+    bench = slow(make)
+    bench.inbox.is_full = True
+    bench.peer_sends(bench.encoder.message(TEXT, b"x") + bench.encoder.message(TEXT, b"yz")[:3])
+    bench.advance(1000.0)
+    assert bench.connection.state is State.OPEN
+    bench.inbox.is_full = False
+    bench.inbox.on_room()
+    bench.turn()
+    bench.advance(9.9)
+    assert bench.connection.state is State.OPEN
+    bench.advance(0.2)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+@pytest.mark.parametrize("timeout", [None, 10.0])
+def test_without_a_message_under_way_nothing_is_slow(
+    make: MakeBench, timeout: float | None
+) -> None:
+    bench = make(ping_interval=None, message_timeout=timeout)
+    whole = bench.encoder.message(BINARY, bytes(1000))
+    bench.peer_sends(whole[:20])
+    if timeout is None:
+        bench.advance(1e6)
+    bench.peer_sends(whole[20:])
+    bench.advance(1e6)
+    assert bench.connection.state is State.OPEN
 
 
 def test_one_ping_at_a_time(make: MakeBench) -> None:

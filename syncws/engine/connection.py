@@ -17,9 +17,11 @@ from ..errors import (
     Close,
     ConnectionClosed,
     KeepaliveTimeout,
+    MessageTimeout,
     PayloadTooBigError,
     ProtocolError,
     SendTimeout,
+    WebSocketError,
 )
 from ..protocol.decoder import Decoder
 from ..protocol.encoder import Encoder
@@ -256,6 +258,8 @@ class Connection:
                 return
             if events or self._decoder.pending:
                 self._deliver(events)
+            elif not self._watch.in_message:
+                self._note_progress(events)
             if not (self._decoder.in_frame and self._reading):
                 return
 
@@ -279,6 +283,7 @@ class Connection:
         if self._state is State.ENDING:
             return []
         self._watch.alive = True
+        self._watch.came(size)
         if space is not None:
             return decoder.filled(size)
         return decoder.receive(self._loop.buffer, size)
@@ -287,9 +292,14 @@ class Connection:
         """Hand events on, and those that can be decoded of what is here, while there is room."""
         inbox = self._inbox
         decoder = self._decoder
+        watch = self._watch
         while True:
-            if self._watch.idle_timeout is not None:
+            if watch.idle_timeout is not None:
                 self._note_messages(events)
+            if not decoder.at_border:
+                self._note_progress(events)
+            elif watch.in_message:
+                watch.end_message()
             full = False
             for event in events:
                 opcode = event[0]
@@ -308,6 +318,7 @@ class Connection:
         if self._state is not _OPEN or not self._inbox.pause():
             return False
         self._reading = False
+        self._watch.pause(self._loop.clock())
         self._update_interest()
         return True
 
@@ -328,6 +339,18 @@ class Connection:
         """No idleness while messages come, or parts of one."""
         if self._decoder.in_message or any(event.opcode in (TEXT, BINARY) for event in events):
             self._watch.last_message = self._loop.clock()
+
+    def _note_progress(self, events: list[Event]) -> None:
+        """A frame or a message is under way: it has to be here in time.
+
+        What has come completed others perhaps, and then this one is new.
+        """
+        watch = self._watch
+        new = not watch.in_message or any(
+            event.opcode in (TEXT, BINARY) and event.final for event in events
+        )
+        if new and watch.begin_message(self._loop.clock()):
+            self._schedule()
 
     def _pinged(self, event: Event) -> bool:
         """RFC 6455 section 5.5.2."""
@@ -436,7 +459,11 @@ class Connection:
             f"the peer has {size} bytes still to read, and the next message of a group "
             "waits for nobody"
         )
-        self.fail(error, Close(1013, "too slow"))
+        self._give_up_on(error, Close(1013, "too slow"))
+
+    def _give_up_on(self, error: WebSocketError, close: Close) -> None:
+        """The peer does not do its part: fail the connection."""
+        self.fail(error, close)
         self._inbox.put(Event(ERROR, error))
 
     def _begin_reading(self) -> None:
@@ -454,6 +481,8 @@ class Connection:
         if self._reading:
             return
         self._reading = True
+        self._watch.resume(self._loop.clock())
+        self._schedule()
         rest, self._rest = self._rest or b"", None
         if rest or self._decoder.pending:
             self._deliver(self._decoder.receive(rest))
@@ -496,7 +525,7 @@ class Connection:
 
     def _on_timer(self) -> None:
         quiet = self._inbox.idle()
-        for due in self._watch.check(self._loop.clock(), quiet=quiet, reading=self._reading):
+        for due in self._watch.check(self._loop.clock(), quiet=quiet):
             if due is Due.CUT:
                 self._terminate()
             elif due is Due.ANSWER:
@@ -517,6 +546,14 @@ class Connection:
             self.fail(error, Close(error.status_code, str(error)))
             self._inbox.put(Event(ERROR, error))
             self._terminate()
+        elif due is Due.SLOW:
+            self._give_up_on(
+                MessageTimeout(
+                    f"a message was not here {config.message_timeout} s after its first byte, "
+                    "and came with less than a KiB a second since"
+                ),
+                Close(1008, "message too slow"),
+            )
         elif self._idle_event:
             self._inbox.put(Event(IDLE, None))
         else:
