@@ -111,6 +111,7 @@ class Bench:
             queue=self.run_queue,
             submit=self.run_queue.extend,
             unblock=lambda now: None,
+            look_interval=None,
             stop=lambda: None,
         )
         ours, self.peer = socket.socketpair()

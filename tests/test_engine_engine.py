@@ -65,7 +65,7 @@ def test_arguments_are_named() -> None:
 
 
 def test_an_engine_without_users_has_no_threads(engine: Engine) -> None:
-    assert engine.stats() == (0, 0, 0, 0)
+    assert engine.stats() == (0, 0, 0, 0, 0)
     assert not names() & {"test-io"}
     assert repr(engine) == "<syncws.Engine 'test', 0 users>"
 
@@ -73,7 +73,7 @@ def test_an_engine_without_users_has_no_threads(engine: Engine) -> None:
 def test_the_threads_come_with_the_first_user_and_go_with_the_last(engine: Engine) -> None:
     loop = engine.acquire()
     assert engine.acquire() is loop
-    assert engine.stats() == (2, 0, 0, 0)
+    assert engine.stats() == (2, 0, 0, 0, 0)
     assert repr(engine) == "<syncws.Engine 'test', 2 users>"
     assert "test-io" in names()
     assert loop.thread.daemon
@@ -81,7 +81,7 @@ def test_the_threads_come_with_the_first_user_and_go_with_the_last(engine: Engin
     assert loop.thread.is_alive()
     assert engine.stats().users == 1
     engine.release(loop)
-    assert engine.stats() == (0, 0, 0, 0)
+    assert engine.stats() == (0, 0, 0, 0, 0)
     loop.thread.join(HANG)
     assert not loop.thread.is_alive()
     # Neither started for nothing, nor left.
@@ -273,7 +273,7 @@ def test_a_process_has_one_default_engine(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "_default", None)
     engine = default_engine()
     assert default_engine() is engine
-    assert engine.stats() == (0, 0, 0, 0)
+    assert engine.stats() == (0, 0, 0, 0, 0)
     assert repr(engine) == "<syncws.Engine 'syncws', 0 users>"
 
 
@@ -292,7 +292,7 @@ def test_what_a_child_does_first(monkeypatch: pytest.MonkeyPatch) -> None:
     module._after_fork_in_child()
     assert loop.abandoned
     for engine in (used, unused):
-        assert engine.stats() == (0, 0, 0, 0)
+        assert engine.stats() == (0, 0, 0, 0, 0)
         assert not engine.owns_current_thread()
     used.release(loop)
     assert used.stats().users == 0
@@ -318,8 +318,8 @@ child = os.fork()
 if child == 0:
     try:
         assert default_engine() is engine
-        assert engine.stats() == (0, 0, 0, 0), engine.stats()
-        assert ended.stats() == other.stats() == (0, 0, 0, 0)
+        assert engine.stats() == (0, 0, 0, 0, 0), engine.stats()
+        assert ended.stats() == other.stats() == (0, 0, 0, 0, 0)
         assert loop.abandoned
         engine.release(loop)  # of the parent's: counts for nothing
         fresh = engine.acquire()

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from syncws.engine.journal import Journal
 from syncws.engine.loop import READ, WRITE
 from syncws.protocol.http import Request
 from syncws.protocol.server_handshake import Refusal
 from syncws.server.opening import Opening
+from tests.scripted import DirectJournal
 from tests.support import RawPeer
 
 REQUEST = RawPeer.request("/path?query")
@@ -33,13 +35,11 @@ class FakeLoop:
         self.masks: dict[Any, int] = {}
         self.timers: list[FakeTimer] = []
         self.owned: set[Any] = set()
+        self.journal = DirectJournal()
         self.buffer = bytearray(4096)
 
     def clock(self) -> float:
         return 100.0
-
-    def call_in_worker(self, call: Callable[..., None], *args: Any) -> None:
-        call(*args)
 
     def register(self, sock: Any, mask: int, handler: Any) -> None:
         assert sock not in self.masks
@@ -398,15 +398,13 @@ def test_in_a_forked_child_only_the_descriptor_goes() -> None:
 def test_what_happens_is_logged_in_a_worker(caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene()
     scene.refusal = Refusal(404, "nothing there")
-    errands: list[Callable[[], None]] = []
-    scene.loop.call_in_worker = (  # type: ignore[method-assign]
-        lambda call, *args: errands.append(lambda: call(*args))
-    )
+    works: list[Journal] = []
+    scene.loop.journal = Journal(works.append, works.append)  # type: ignore[assignment]
     with caplog.at_level("INFO", "syncws.server"):
         scene.feed(REQUEST)
         assert caplog.messages == []
-        for errand in errands:
-            errand()
+        for work in works:
+            work.run()
     assert ["404" in message for message in caplog.messages] == [True]
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from ..logs import log_safely
 from ..protocol.events import BINARY, CLOSE, ERROR, Event
+from .lookout import describe_call
 from .loop import IOLoop
 
 __all__ = ["CLOSED", "IDLE", "OPENED", "RECONNECT", "Dispatcher", "Inbox", "Mailbox", "nothing"]
@@ -124,9 +125,12 @@ class Dispatcher(_Bound):
         max_count: Events that may wait before reading pauses.
         max_size: Their size, in bytes, or characters of text.
         on_done: Called in a worker after the last event.
+
+    Attributes:
+        current: The event that is handled now, or the last one.
     """
 
-    __slots__ = ("_handle", "_inbox", "_loop", "_on_done", "_running")
+    __slots__ = ("_handle", "_inbox", "_loop", "_on_done", "_running", "current")
 
     hears_close = False
 
@@ -140,6 +144,7 @@ class Dispatcher(_Bound):
         on_done: Callable[[], None] = nothing,
     ) -> None:
         super().__init__(max_count, max_size)
+        self.current: Event | None = None
         self._handle = handle
         self._loop = loop
         self._on_done = on_done
@@ -195,7 +200,7 @@ class Dispatcher(_Bound):
         inbox = self._inbox
         running = self._running
         for _ in range(_TURN):
-            event = inbox.popleft()
+            self.current = event = inbox.popleft()
             opcode = event[0]
             if 0 < opcode <= BINARY:
                 try:
@@ -237,6 +242,10 @@ class Dispatcher(_Bound):
 
     def close(self) -> None:
         """Nothing to wake here; what waits is dropped by `handle`, in order."""
+
+    def describe(self) -> str:
+        """Say which callback runs."""
+        return describe_call(self._handle, (self.current,))
 
 
 class Mailbox(_Bound):

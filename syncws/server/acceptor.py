@@ -76,9 +76,8 @@ class Acceptor:
 
     def _back_off(self, error: OSError) -> None:
         """The connections stay in the system's queue; trying on would only spin."""
-        self._loop.call_in_worker(
-            _log.error, "cannot accept connections, trying again in %s s: %s", _BACK_OFF, error
-        )
+        text = "cannot accept connections, trying again in %s s: %s"
+        self._loop.journal.write(_log, logging.ERROR, text, _BACK_OFF, error)
         self._loop.unregister(self._sock)
         self._listening = False
         self._loop.call_at(self._loop.clock() + _BACK_OFF, self.listen, self)

@@ -179,9 +179,7 @@ class Opening:
             self.refuse(refusal, head_only=request is not None and request.method == "HEAD")
 
     def _log(self, level: int, message: str, *args: object) -> None:
-        """Log in a worker: what the user's handlers do must not hold up the I/O thread."""
-        if _log.isEnabledFor(level):
-            self._loop.call_in_worker(_log.log, level, message, *args)
+        self._loop.journal.write(_log, level, message, *args)
 
     def take(self) -> Transport:
         """Give the socket up to a connection, which takes its registration over, too."""
