@@ -16,6 +16,7 @@
     ├── MessageTypeError              also TypeError: text where binary was asked for
     ├── ReceiveTimeout                also TimeoutError: the connection is still usable
     ├── SendTimeout                   also TimeoutError: nothing of the message was sent
+    ├── OverloadError                 the listener's connections hold too much together
     ├── MessageTimeout                also TimeoutError: a message took too long to come
     └── KeepaliveTimeout              also TimeoutError: the peer stopped answering
 
@@ -40,6 +41,7 @@ __all__ = [
     "KeepaliveTimeout",
     "MessageTimeout",
     "MessageTypeError",
+    "OverloadError",
     "PayloadTooBigError",
     "ProtocolError",
     "ReceiveTimeout",
@@ -250,6 +252,12 @@ class ReceiveTimeout(WebSocketError, TimeoutError):
 
 class SendTimeout(WebSocketError, TimeoutError):
     """The peer did not read for `send_timeout`; nothing of the message was sent."""
+
+
+class OverloadError(WebSocketError):
+    """A listener's connections held more than `max_buffered_bytes`, this one among the most."""
+
+    status_code = 1013
 
 
 class MessageTimeout(WebSocketError, TimeoutError):

@@ -17,6 +17,7 @@ from syncws.errors import (
     KeepaliveTimeout,
     MessageTimeout,
     MessageTypeError,
+    OverloadError,
     PayloadTooBigError,
     ProtocolError,
     ReceiveTimeout,
@@ -51,6 +52,7 @@ from syncws.protocol.headers import Headers
         (SendTimeout, [WebSocketError, TimeoutError]),
         (KeepaliveTimeout, [WebSocketError, TimeoutError]),
         (MessageTimeout, [WebSocketError, TimeoutError]),
+        (OverloadError, [WebSocketError]),
     ],
 )
 def test_the_tree(error: type[Exception], bases: list[type[Exception]]) -> None:
@@ -77,6 +79,7 @@ def test_a_closed_connection_is_no_connect_error() -> None:
         (PayloadTooBigError, 1009),
         (KeepaliveTimeout, 1011),
         (MessageTimeout, 1008),
+        (OverloadError, 1013),
     ],
 )
 def test_status_codes(error: type[WebSocketError], status_code: int) -> None:

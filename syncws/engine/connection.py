@@ -18,6 +18,7 @@ from ..errors import (
     ConnectionClosed,
     KeepaliveTimeout,
     MessageTimeout,
+    OverloadError,
     PayloadTooBigError,
     ProtocolError,
     SendTimeout,
@@ -27,6 +28,7 @@ from ..protocol.decoder import Decoder
 from ..protocol.encoder import Encoder
 from ..protocol.events import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
 from ..timing import Deadline
+from .budget import Budget
 from .dispatch import CLOSED, IDLE, OPENED, Inbox, nothing
 from .loop import READ, WRITE, IOLoop
 from .outbound import Outbound
@@ -72,12 +74,14 @@ class Connection:
         auto_pong: Answer pings here; else they go to the inbox.
         idle_event: Tell the inbox of idleness; else close with 1001.
         on_end: Called once in the I/O thread when the socket is gone.
+        budget: What this and others may hold in memory together.
     """
 
     __slots__ = (
         "__weakref__",
         "_answer",
         "_auto_pong",
+        "_budget",
         "_client",
         "_config",
         "_decoder",
@@ -112,8 +116,10 @@ class Connection:
         auto_pong: bool = True,
         idle_event: bool = False,
         on_end: Callable[[Connection], None] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._loop = loop
+        self._budget = budget
         self._client = client
         self._config = config
         self._inbox = inbox
@@ -145,6 +151,8 @@ class Connection:
         #: What sends.
         self.outbound = Outbound(loop, transport, encoder, config, self._watch, self._end, self)
         loop.own(self)
+        if budget is not None and budget.tight:
+            self.tighten()
 
     # -- I/O thread ------------------------------------------------------
 
@@ -349,8 +357,11 @@ class Connection:
         new = not watch.in_message or any(
             event.opcode in (TEXT, BINARY) and event.final for event in events
         )
-        if new and watch.begin_message(self._loop.clock()):
-            self._schedule()
+        if new:
+            if watch.begin_message(self._loop.clock()):
+                self._schedule()
+            if self._budget is not None:
+                self._budget.note(self)
 
     def _pinged(self, event: Event) -> bool:
         """RFC 6455 section 5.5.2."""
@@ -423,6 +434,8 @@ class Connection:
 
     def flushed(self, drained: bool) -> None:
         """What was queued has been written, as far as the socket takes it."""
+        if not drained and self._budget is not None:
+            self._budget.note(self)
         self._after_flush()
         self._update_interest()
 
@@ -465,6 +478,28 @@ class Connection:
         """The peer does not do its part: fail the connection."""
         self.fail(error, close)
         self._inbox.put(Event(ERROR, error))
+
+    def held(self) -> tuple[int, int]:
+        """Return the bytes that wait for a worker, and those that an end would give back."""
+        if self._state is _CLOSED:
+            return 0, 0
+        return self._inbox.waiting(), self._decoder.held + self.outbound.held()
+
+    def tighten(self) -> None:
+        """Hold as little as possible from now on: memory is scarce."""
+        self.outbound.tighten()
+        self._inbox.bound(1, 1)
+
+    def relax(self) -> None:
+        """Hold as much as is set, again."""
+        self.outbound.relax()
+        self._inbox.bound(self._config.receive_queue_size, self._config.receive_queue_bytes)
+
+    def give_back(self, size: int) -> None:
+        """End, and give back what is held: so many bytes."""
+        error = OverloadError(f"{size} bytes are held for this connection, and all hold too much")
+        self._give_up_on(error, Close(error.status_code, "overloaded"))
+        self._terminate()
 
     def _begin_reading(self) -> None:
         """Read for the first time, beginning with what came too early."""

@@ -27,6 +27,9 @@ RECONNECT = -5  # the connection is being made again; data says how far it is
 
 _log = logging.getLogger("syncws.engine")
 
+# Bytes that a message takes up beside its own.
+_OVERHEAD = 200
+
 # Events that one turn of a worker handles before others have theirs.
 _TURN = 64
 
@@ -55,6 +58,12 @@ class Inbox(Protocol):
 
     def idle(self) -> bool:
         """Whether nothing waits and no callback runs."""
+
+    def waiting(self) -> int:
+        """Return the bytes that wait, and what they take up beside."""
+
+    def bound(self, max_count: int, max_size: int) -> None:
+        """Set the bounds that `put` and `pause` go by."""
 
     # -- Any thread
 
@@ -90,6 +99,20 @@ class _Bound:
 
     def _count(self) -> int:
         raise NotImplementedError
+
+    @property
+    def source(self) -> object:
+        """The connection that delivers here, until it has ended."""
+        return getattr(self.on_room, "__self__", None)
+
+    def waiting(self) -> int:
+        """Return the bytes that wait, and what they take up beside."""
+        return self._added - self._taken + _OVERHEAD * self._count()
+
+    def bound(self, max_count: int, max_size: int) -> None:
+        """Set other bounds."""
+        self._max_count = max_count
+        self._max_size = max_size
 
     def pause(self) -> bool:
         # Set first, looked at second; the consumer does it the other way round.

@@ -78,6 +78,13 @@ class Flushable(Failing, Protocol):
         """Write what is queued."""
 
 
+class Auditor(Protocol):
+    """Who looks after what waits."""
+
+    def look_later(self) -> None:
+        """Something waits for a worker."""
+
+
 class RunQueue(Protocol):
     """What the loop hands runnable work to; see `WorkerPool`."""
 
@@ -139,6 +146,7 @@ class IOLoop:
         self._timers = Timers()
         self._stopping = False
         self._looking = False  # a timer is set for `_look`
+        self.budgets: list[Auditor] = []  # see `Budget`
         self.journal = Journal(self._run_later, self._run_again)  # what is to be logged
 
         # Any thread: what is done with these is atomic.
@@ -300,6 +308,8 @@ class IOLoop:
                     now = self.clock()
             if pool.queue:
                 pool.unblock(now)
+                for budget in self.budgets:
+                    budget.look_later()
 
     def _look_later(self, pool: RunQueue, now: float) -> None:
         """There is work: look after what does not return, until nothing runs."""

@@ -30,6 +30,9 @@ __all__ = ["Outbound", "Sender", "share"]
 
 _FIN = 0x80
 
+# The part of `send_buffer_size` that is left while memory is scarce.
+_TIGHT = 8
+
 
 class Sender(Protocol):
     """Whose bytes these are: a connection. Every method runs in the I/O thread."""
@@ -70,6 +73,7 @@ class Outbound:
         "_encoder",
         "_encoding",
         "_flushing",
+        "_full_size",
         "_high",
         "_loop",
         "_low",
@@ -107,6 +111,7 @@ class Outbound:
             self._run_queue = loop.pool.queue
         self._dirty = loop.dirty
         self._timeout = config.send_timeout
+        self._full_size = config.send_buffer_size
         self._high = config.send_buffer_size  # bytes above which senders wait
         self._low = config.send_buffer_size // 4  # and at which they go on
         self._client = encoder.client
@@ -234,6 +239,25 @@ class Outbound:
             if self._midway == final:
                 queued |= self._set_midway(not final)
             return queued
+
+    def held(self) -> int:
+        """Return the bytes that wait to be written, also for the end of a fragmented message."""
+        with self.lock:
+            return self._out.size + sum(map(len, self._shared or ()))
+
+    def tighten(self) -> None:
+        """Have senders wait early."""
+        with self.lock:
+            self._high = self._full_size // _TIGHT
+            self._low = self._high // 4
+
+    def relax(self) -> None:
+        """Have senders wait as set, again."""
+        with self.lock:
+            self._high = self._full_size
+            self._low = self._high // 4
+            if self._out.size <= self._low:
+                self.notify()
 
     def flush_soon(self) -> None:
         """Have what is queued written by the I/O thread."""

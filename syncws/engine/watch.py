@@ -48,6 +48,7 @@ class Watch:
         alive: Set when anything comes from the peer.
         last_message: When a message last came or went.
         idle_timeout: The one in force; None if there is none, or no longer.
+        in_message: Whether a message is under way.
         latency: Seconds from a keepalive ping to its pong, the last ones; or None.
     """
 
@@ -66,6 +67,7 @@ class Watch:
         "_timeout",
         "alive",
         "idle_timeout",
+        "in_message",
         "last_message",
         "latency",
     )
@@ -84,6 +86,7 @@ class Watch:
         self._lost_at: float | None = None
         self._slow_at: float | None = None  # a message is under way: when it should be here
         self._come = 0  # bytes of it
+        self.in_message = False
         self._answer_at: float | None = None
         self._cut_at: float | None = None
         self._pings: tuple[tuple[bytes, float], ...] = ()  # those without a pong: payload, when
@@ -182,17 +185,13 @@ class Watch:
     # -- Messages --------------------------------------------------------
 
     def begin_message(self, now: float) -> bool:
-        """A message is under way now; return whether it has a deadline, and that is news."""
+        """A message is under way now; return whether it has a deadline."""
+        self.in_message = True
         if self._message_timeout is None:
             return False
         self._slow_at = now + self._message_timeout
         self._come = 0
         return True
-
-    @property
-    def in_message(self) -> bool:
-        """Whether a message is under way, as far as was said here."""
-        return self._slow_at is not None
 
     def came(self, size: int) -> None:
         """So many bytes have come."""
@@ -200,6 +199,7 @@ class Watch:
 
     def end_message(self) -> None:
         """No message is under way."""
+        self.in_message = False
         self._slow_at = None
 
     # -- Keepalive -------------------------------------------------------

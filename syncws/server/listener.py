@@ -22,7 +22,7 @@ from ..service import Service
 from ..timing import Deadline, check_timeout
 from .acceptor import open_sockets
 from .arguments import check_port, server_context
-from .reception import HTTPOptions, Reception, Tally
+from .reception import Bounds, HTTPOptions, Reception, Tally
 from .routing import Router, parameters_of
 from .upgrade import check_resource
 
@@ -73,6 +73,17 @@ class Listener:
             own time does not count. None: no limit.
         keep_alive_timeout: Seconds that a connection stays open for the next
             request. 0: each request has its own. None: no limit.
+        max_connections: Sockets at once, in whatever state. Further clients
+            get 503. None: as many as there are descriptors.
+        max_connections_per_address: The same for one client's address, which
+            for IPv6 is its first 64 bits. Clients behind a proxy have the
+            proxy's address. None: no limit.
+        max_buffered_bytes: Bytes that all WebSockets together may hold:
+            messages that wait for a callback, that have come in part, or that
+            clients have not taken yet. From half of it on reading pauses at
+            each message and sends wait early; over it the connections that
+            hold the most are ended with 1013, and further clients get 503.
+            None: no limit.
 
     Use it as a context manager, or with `start` and `stop`, or with
     `serve_forever`. Its methods may be called from any thread.
@@ -93,6 +104,9 @@ class Listener:
         max_body_size: int | None = 16_777_216,
         http_timeout: float | None = 30.0,
         keep_alive_timeout: float | None = 15.0,
+        max_connections: int | None = None,
+        max_connections_per_address: int | None = None,
+        max_buffered_bytes: int | None = 268_435_456,
     ) -> None:
         self._unix_path = None if unix_path is None else os.fspath(unix_path)
         self._port = check_port(port, self._unix_path)
@@ -115,9 +129,15 @@ class Listener:
             http_timeout=check_timeout("http_timeout", http_timeout),
             keep_alive_timeout=check_timeout("keep_alive_timeout", keep_alive_timeout),
         )
+        check_count("max_connections", max_connections)
+        check_count("max_connections_per_address", max_connections_per_address)
+        check_count("max_buffered_bytes", max_buffered_bytes)
+        bounds = Bounds(max_connections, max_connections_per_address, max_buffered_bytes)
         self._router = Router()
         self._tally = Tally()
-        self._reception = Reception(self._router, tls, options, self._tally, self._unix_path)
+        self._reception = Reception(
+            self._router, tls, options, bounds, self._tally, self._unix_path
+        )
         # What ends serve_forever: a stop, as the count of starts then, or a signal.
         self._stops: SimpleQueue[int] = SimpleQueue()
 
@@ -283,6 +303,7 @@ class Listener:
             if not ended:
                 loop.call_soon(self._reception.abort_all)
                 self._tally.wait(Deadline(_ABORT), True)
+            loop.call_soon(self._reception.end)
 
     def serve_forever(self, stop_timeout: float = 10.0) -> None:
         """Listen until Ctrl-C, SIGTERM, or a `stop` from another thread; then stop.
