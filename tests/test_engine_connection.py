@@ -1816,6 +1816,16 @@ def test_a_message_that_trickles_is_too_slow(make: MakeBench) -> None:
     assert isinstance(bench.connection.error, MessageTimeout)
 
 
+def test_what_comes_with_the_first_byte_counts_too(make: MakeBench) -> None:
+    bench = slow(make)
+    whole = bench.encoder.message(BINARY, bytes(20 * 1024))
+    bench.peer_sends(whole[:-1])
+    bench.advance(10.0 + 19.9)
+    assert bench.connection.state is State.OPEN
+    bench.advance(0.2)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
 def test_fragments_do_not_begin_the_time_anew(make: MakeBench) -> None:
     bench = slow(make)
     bench.peer_says(TEXT, b"", False)

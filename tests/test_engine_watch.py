@@ -240,7 +240,7 @@ def test_no_ping_while_one_is_out() -> None:
 def test_a_message_has_its_time_from_its_beginning() -> None:
     watched = watch(message_timeout=30.0)
     assert not watched.in_message
-    assert watched.begin_message(110.0)
+    assert watched.begin_message(110.0, 0)
     assert watched.in_message
     assert watched.next_due() == 140.0
     assert check(watched, 139.9) == []
@@ -249,8 +249,8 @@ def test_a_message_has_its_time_from_its_beginning() -> None:
 
 def test_each_kib_gives_a_message_a_second() -> None:
     watched = watch(message_timeout=30.0)
-    watched.begin_message(110.0)
-    watched.came(1000)
+    watched.begin_message(110.0, 500)
+    watched.came(500)
     watched.came(1048)
     assert check(watched, 140.0) == []
     assert watched.next_due() == 142.0
@@ -261,17 +261,17 @@ def test_each_kib_gives_a_message_a_second() -> None:
 
 def test_the_next_message_begins_anew() -> None:
     watched = watch(message_timeout=30.0)
-    watched.begin_message(110.0)
+    watched.begin_message(110.0, 0)
     watched.came(1_000_000)
     watched.end_message()
     assert watched.next_due() is None
-    watched.begin_message(120.0)
+    watched.begin_message(120.0, 0)
     assert check(watched, 150.0) == [Due.SLOW]
 
 
 def test_a_message_stands_still_while_nothing_is_read() -> None:
     watched = watch(message_timeout=30.0)
-    watched.begin_message(110.0)
+    watched.begin_message(110.0, 0)
     watched.pause(120.0)
     assert watched.next_due() is None
     assert check(watched, 500.0) == []
@@ -282,7 +282,7 @@ def test_a_message_stands_still_while_nothing_is_read() -> None:
 
 def test_without_message_timeout_no_message_is_slow() -> None:
     watched = watch(message_timeout=None)
-    assert not watched.begin_message(110.0)
+    assert not watched.begin_message(110.0, 0)
     assert watched.in_message
     assert watched.next_due() is None
 
@@ -293,9 +293,9 @@ def test_without_message_timeout_no_message_is_slow() -> None:
 def test_relaxed_it_watches_the_end_only() -> None:
     watched = watch(idle_timeout=10.0, ping_interval=20.0, ping_timeout=5.0, message_timeout=3.0)
     watched.ping(100.0)
-    watched.begin_message(100.0)
+    watched.begin_message(100.0, 0)
     watched.relax()
-    assert not watched.begin_message(101.0)
+    assert not watched.begin_message(101.0, 0)
     assert watched.next_due() is None
     assert watched.idle_timeout is None
     watched.end_by(103.0)

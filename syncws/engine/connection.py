@@ -358,7 +358,7 @@ class Connection:
             event.opcode in (TEXT, BINARY) and event.final for event in events
         )
         if new:
-            if watch.begin_message(self._loop.clock()):
+            if watch.begin_message(self._loop.clock(), self._decoder.held):
                 self._schedule()
             if self._budget is not None:
                 self._budget.note(self)

@@ -184,13 +184,13 @@ class Watch:
 
     # -- Messages --------------------------------------------------------
 
-    def begin_message(self, now: float) -> bool:
-        """A message is under way now; return whether it has a deadline."""
+    def begin_message(self, now: float, size: int) -> bool:
+        """A message is under way, and so much of it has come; return whether it has a deadline."""
         self.in_message = True
         if self._message_timeout is None:
             return False
         self._slow_at = now + self._message_timeout
-        self._come = 0
+        self._come = size
         return True
 
     def came(self, size: int) -> None:
