@@ -25,7 +25,6 @@ from types import FrameType
 from typing import Any, Protocol
 
 import syncws
-from syncws.client import client as client_module
 from syncws.engine import dispatch
 from syncws.server import upgrade
 from tests.support import HANG
@@ -40,8 +39,9 @@ _ALONE = tuple(
     for name in ("protocol" + os.sep, "errors.py", "logs.py", "timing.py", "config.py")
 )
 
-# Seconds for a thread to take what is there for it; another may have been quicker.
-_SOON = 1.0
+# Seconds between looks at whether a thread still has something to take, and looks.
+_SOON = 0.005
+_LOOKS = 1000
 
 # What may be done by others before it is clear that somebody waits in vain.
 _UNBLOCKS = 8
@@ -65,12 +65,20 @@ class Walker(threading.Thread):
     Args:
         call: The operation.
         by_instruction: Whether each instruction is a point, or each line.
+        among: The modules that have points, such as "dispatch.py"; all of them if there are none.
     """
 
-    def __init__(self, call: Callable[[], Any], *, by_instruction: bool = False) -> None:
+    def __init__(
+        self,
+        call: Callable[[], Any],
+        *,
+        by_instruction: bool = False,
+        among: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(name=f"walker-{getattr(call, '__name__', 'call')}", daemon=True)
         self._call = call
         self._kind = "opcode" if by_instruction else "line"
+        self._among = among
         self._go: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._told: queue.SimpleQueue[Standing] = queue.SimpleQueue()
         self._left: int | None = 0  # points until it stops; None: it does not
@@ -100,6 +108,8 @@ class Walker(threading.Thread):
         name = frame.f_code.co_filename
         if not name.startswith(_PACKAGE) or name.startswith(_ALONE):
             return None
+        if self._among and not name.endswith(self._among):
+            return None
         if self._kind == "opcode":
             frame.f_trace_opcodes = True
         return self._point
@@ -122,9 +132,11 @@ class Walker(threading.Thread):
         self._comes = comes
         self._told.put(Standing.WAITING)
 
-    def has_waited(self) -> None:
+    def has_waited(self, then: Callable[[], None] = lambda: None) -> None:
         """It has what it waited for: others first, since they go on as well."""
-        self._halt()
+        self._told.put(Standing.STOPPED)
+        then()
+        self._left = self._go.get()
 
     # -- The test's thread
 
@@ -136,13 +148,19 @@ class Walker(threading.Thread):
 
     def look(self) -> Standing:
         """Return where it stands; what it waited for may have come."""
-        if self.standing is Standing.WAITING and self._comes():
+        for _ in range(_LOOKS):
+            if self.standing is not Standing.WAITING:
+                break
+            comes = self._comes()  # before it is heard, for it may say so in between
             with contextlib.suppress(queue.Empty):
-                self._hear(_SOON)
+                self._hear(_SOON if comes else 0)
+                break
+            if not comes:
+                break
         return self.standing
 
     def _hear(self, timeout: float) -> Standing:
-        self.standing = self._told.get(timeout=timeout)
+        self.standing = self._told.get(timeout > 0, timeout or None)
         return self.standing
 
     def free(self) -> None:
@@ -215,21 +233,33 @@ class TellingQueue:
 
     def __init__(self) -> None:
         self._inner: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._puts = 0
+        self._takes = 0
 
     def __class_getitem__(cls, item: object) -> type[TellingQueue]:
         return cls
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         with contextlib.suppress(queue.Empty):
-            return self._inner.get(False)
+            item = self._inner.get(False)
+            self._take()
+            return item
         walker: Walker | None = getattr(_current, "walker", None)
         if walker is None or not block:
-            return self._inner.get(block, timeout)
-        walker.waits(lambda: not self._inner.empty())
-        try:
-            return self._inner.get(True, timeout)
-        finally:
-            walker.has_waited()
+            item = self._inner.get(block, timeout)
+            self._take()
+            return item
+        walker.waits(lambda: self._puts > self._takes)
+        item = self._inner.get(True, timeout)
+        walker.has_waited(self._take)
+        return item
+
+    def _take(self) -> None:
+        self._takes += 1
+
+    def put(self, item: Any) -> None:
+        self._puts += 1
+        self._inner.put(item)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -278,6 +308,7 @@ def explore(
     *,
     switches: int = 1,
     by_instruction: bool = False,
+    among: tuple[str, ...] = (),
     both: bool = True,
 ) -> int:
     """Try every order; return how many there were.
@@ -288,9 +319,11 @@ def explore(
             other has ended: it does what a third thread would.
         switches: 1, or 2 for orders in which the second stops midway, too.
         by_instruction: Whether to stop at each instruction, or each line.
+        among: The modules to stop in; all if there are none.
         both: Whether the second is also made the first.
     """
     tried = 0
+    options: dict[str, Any] = {"by_instruction": by_instruction, "among": among}
     with telling():
         for swapped in (False, True) if both else (False,):
             more, point = True, 0
@@ -298,7 +331,7 @@ def explore(
                 more = False
                 other: int | None = 0 if switches == 2 else None
                 while True:
-                    standing, other_standing = _try(make, swapped, point, other, by_instruction)
+                    standing, other_standing = _try(make, swapped, point, other, options)
                     tried += 1
                     more = more or standing is Standing.STOPPED
                     if other is None or other_standing is not Standing.STOPPED:
@@ -309,12 +342,16 @@ def explore(
 
 
 def _try(
-    make: Callable[[], Race], swapped: bool, point: int, other: int | None, by_instruction: bool
+    make: Callable[[], Race],
+    swapped: bool,
+    point: int,
+    other: int | None,
+    options: dict[str, Any],
 ) -> tuple[Standing, Standing]:
     """Try one order; return where the two stood when they were to stop."""
     race = make()
-    first = Walker(race.first, by_instruction=by_instruction)
-    second = Walker(race.second, by_instruction=by_instruction)
+    first = Walker(race.first, **options)
+    second = Walker(race.second, **options)
     ahead, behind = (second, first) if swapped else (first, second)
     try:
         stood = ahead.walk(point)
@@ -332,7 +369,7 @@ def _try(
     finally:
         race.close()
         for walker in (first, second):
-            walker.join(_SOON)
+            walker.join(1.0)
     return stood, other_stood
 
 
