@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-
+from syncws.engine.dispatch import Dispatcher
 from syncws.engine.outbound import share
 from syncws.engine.state import State
 from syncws.errors import Close, ConnectionClosed, ProtocolError
-from syncws.protocol.events import TEXT
+from syncws.protocol.events import TEXT, Event
 from tests.races.stepping import Walker
 from tests.races.wire import Wire
 
@@ -197,3 +197,75 @@ def test_waiting_for_the_end_twice(exploring: Exploring) -> None:
 
 def test_hearing_of_the_end(exploring: Exploring) -> None:
     assert exploring(lambda: Told(hear_of_the_end, abort), switches=2) > 100
+
+
+# -- Reading against the callbacks -------------------------------------------
+
+
+class Flow(Wire):
+    """Messages that come in two pieces, and a worker that runs the callbacks."""
+
+    def __init__(self, first: Operation, second: Operation, *, queue: int) -> None:
+        self.handled: list[Any] = []
+        super().__init__(
+            first,
+            second,
+            inbox=lambda loop: Dispatcher(
+                lambda event: self.handled.append(event.data),
+                loop,
+                max_count=queue,
+                max_size=1000,
+            ),
+        )
+        # One read ends amid the second message.
+        self.loop.buffer = bytearray(len(self.encoder.message(TEXT, b"one")) + 7)
+        self.peer.sendall(b"".join(self.encoder.message(TEXT, b) for b in (b"one", b"two", b"six")))
+
+    def serve(self) -> None:
+        while self.run_queue:
+            self.run_queue.popleft().run()
+
+    def check_inbox(self) -> None:
+        self.serve()
+        assert self.handled == ["one", "two", "six", "end", Close(1006)]
+
+    def check(self, first: Walker, second: Walker) -> None:
+        for _ in range(8):
+            self.turn()
+            self.serve()
+        # What comes now is read, too.
+        self.peer_says(TEXT, b"end")
+        self.serve()
+        super().check(first, second)
+
+
+@pytest.mark.parametrize("queue", [1, 2, 3, 4])
+def test_reading_against_callbacks(queue: int, exploring: Exploring) -> None:
+    """Reading pauses while callbacks are behind, and goes on whatever the moment."""
+
+    def rounds(wire: Wire) -> None:
+        wire.turn(3)
+
+    tried = exploring(lambda: Flow(rounds, Flow.serve, queue=queue))  # type: ignore[arg-type]
+    assert tried > 50
+
+
+def test_reading_against_callbacks_twice_stopped(exploring: Exploring) -> None:
+    def round_with_work(wire: Wire) -> None:
+        wire.turn(1)
+
+    class Begun(Flow):
+        """The first message is handed to a worker."""
+
+        def __init__(self) -> None:
+            super().__init__(round_with_work, Flow.serve, queue=1)  # type: ignore[arg-type]
+            self.run_queue.append(self.inbox)
+            self.inbox._running.acquire()
+            self.inbox.put(Event(TEXT, "zero"))
+
+        def check_inbox(self) -> None:
+            self.serve()
+            assert self.handled == ["zero", "one", "two", "six", "end", Close(1006)]
+
+    tried = exploring(Begun, switches=2, among=("dispatch.py",), both=False)
+    assert tried > 300
