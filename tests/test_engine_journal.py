@@ -66,6 +66,37 @@ def test_a_turn_is_bounded(bench: Bench, caplog: pytest.LogCaptureFixture) -> No
     assert bench.again == [bench.journal]
 
 
+def test_a_line_that_is_written_before_it_is_queued_for(bench: Bench) -> None:
+    """By a worker that was running the journal when the line was added."""
+    written: list[int] = []
+    bench.journal.call(written.append, 1)
+
+    class Lock:
+        """Lets the worker run before the I/O thread asks whether it runs."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+            self._lock.acquire()
+            self.first = True
+
+        def acquire(self, blocking: bool) -> bool:
+            if self.first:
+                self.first = False
+                bench.journal.run()
+            return self._lock.acquire(blocking)
+
+        def release(self) -> None:
+            self._lock.release()
+
+    bench.journal._running = Lock()  # type: ignore[assignment]
+    bench.journal.call(written.append, 2)
+    assert written == [1, 2]
+    assert len(bench.queued) == 2
+    bench.journal.run()
+    bench.journal.call(written.append, 3)
+    assert len(bench.queued) == 3
+
+
 def test_what_waits_is_bounded_and_what_is_left_out_is_told(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

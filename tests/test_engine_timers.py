@@ -19,7 +19,7 @@ def nothing() -> None:
 def test_no_timers() -> None:
     timers = Timers()
     assert timers.next_due() is None
-    assert timers.pop_due(1e9) == []
+    assert list(timers.pop_due(1e9)) == []
     assert len(timers) == 0
 
 
@@ -79,7 +79,7 @@ def test_a_timer_tells_whether_it_is_still_to_come() -> None:
     timer = timers.add(10.0, nothing)
     assert timer.when == 10.0
     assert timer.call is nothing
-    assert timers.pop_due(10.0) == [nothing]
+    assert list(timers.pop_due(10.0)) == [nothing]
     assert timer.call is None
     timer.cancel()
 
@@ -121,3 +121,19 @@ def test_a_call_may_add_and_cancel_timers() -> None:
     assert timers.next_due() == 5.0
     run(timers, 40.0)
     assert log == ["call", "overdue"]
+
+
+def test_a_call_may_cancel_another_that_is_due_with_it() -> None:
+    timers = Timers()
+    log: list[str] = []
+
+    def call() -> None:
+        log.append("call")
+        victim.cancel()
+
+    timers.add(10.0, call)
+    victim = timers.add(10.0, lambda: log.append("victim"))
+    timers.add(10.0, lambda: log.append("last"))
+    run(timers, 10.0)
+    assert log == ["call", "last"]
+    assert timers.next_due() is None

@@ -227,7 +227,7 @@ class Connection:
         events, pos, end = got
         self._watch.alive = True
         self._deliver(self._decoder.receive_rest(self._loop.buffer, pos, end, events))
-        if self._decoder.in_frame:
+        if self._decoder.in_frame and self._reading:
             self._read()  # what is cut in two has its other half behind it, as a rule
 
     def _on_ready_tls(self, mask: int) -> None:
@@ -323,12 +323,18 @@ class Connection:
 
     def _pause(self) -> bool:
         """Read no more until the inbox has room; return False if it has already."""
-        if self._state is not _OPEN or not self._inbox.pause():
+        if self._state is not _OPEN:
             return False
-        self._reading = False
-        self._watch.pause(self._loop.clock())
+        # It may pause already, since TLS reads to be able to write. If there is
+        # room now the inbox asks nobody to read on.
+        self._reading = not self._inbox.pause()
+        now = self._loop.clock()
+        if self._reading:
+            self._watch.resume(now)
+        else:
+            self._watch.pause(now)
         self._update_interest()
-        return True
+        return not self._reading
 
     def _control(self, event: Event) -> bool:
         """Return whether the inbox is full."""

@@ -211,11 +211,6 @@ class Dispatcher(_Bound):
 
     def go_on(self) -> None:
         """Let go of what `hold` has held, and handle what has come meanwhile."""
-        if not self._inbox:
-            self._running.release()
-            # As in `run`: what came in between found it held.
-            if not (self._inbox and self._running.acquire(False)):
-                return
         self.run()
 
     def run(self) -> None:
@@ -223,6 +218,13 @@ class Dispatcher(_Bound):
         inbox = self._inbox
         running = self._running
         for _ in range(_TURN):
+            # Before each, the first as well: what this was queued for may have
+            # been handled since, for `put` fills the inbox before it takes the lock.
+            while not inbox:
+                running.release()
+                # What came between the look and the release found it held.
+                if not (inbox and running.acquire(False)):
+                    return
             self.current = event = inbox.popleft()
             opcode = event[0]
             if 0 < opcode <= BINARY:
@@ -235,11 +237,6 @@ class Dispatcher(_Bound):
                 self._run_other(event)
             if self._paused:
                 self._make_room()
-            if not inbox:
-                running.release()
-                # What came between the look and the release found it held.
-                if not (inbox and running.acquire(False)):
-                    return
         assert self._loop.pool is not None
         self._loop.pool.queue.append(self)
 

@@ -69,13 +69,13 @@ class Journal:
         """Write what waits, for one turn."""
         lines, running = self._lines, self._running
         for _ in range(_TURN):
-            call, args = lines.popleft()
-            call(*args)
-            if not lines:
+            # As in `Dispatcher.run`: what this was queued for may be written.
+            while not lines:
                 running.release()
-                # What came between the look and the release found it held.
                 if not (lines and running.acquire(False)):
                     return
+            call, args = lines.popleft()
+            call(*args)
         self._again(self)
 
     # -- Any thread ------------------------------------------------------

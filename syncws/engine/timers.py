@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 __all__ = ["Timer", "Timers"]
 
@@ -57,13 +57,16 @@ class Timers:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def pop_due(self, now: float) -> list[Callable[[], None]]:
-        """Take off the calls that are due at `now`, the earliest first."""
+    def pop_due(self, now: float) -> Iterator[Callable[[], None]]:
+        """Take off the calls that are due at `now`, and yield them, the earliest first.
+
+        Each may cancel those after it. What it adds is not due before the next time.
+        """
         due = []
         heap = self._heap
         while heap and heap[0][0] <= now:
-            timer = heapq.heappop(heap)[2]
-            if timer.call is not None:
-                due.append(timer.call)
-                timer.call = None
-        return due
+            due.append(heapq.heappop(heap)[2])
+        for timer in due:
+            call, timer.call = timer.call, None
+            if call is not None:
+                yield call

@@ -12,6 +12,15 @@ from ..protocol.events import BINARY, TEXT
 __all__ = ["Group"]
 
 
+class _Membership:
+    """From joining to leaving: who joins again meanwhile has another one."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Line) -> None:
+        self.connection = connection
+
+
 class Group:
     """A set of connections that get the same messages.
 
@@ -29,7 +38,7 @@ class Group:
     def __init__(self, members: Iterable[Endpoint] = ()) -> None:
         # Guarded by _lock.
         self._lock = threading.Lock()
-        self._members: dict[Endpoint, Line] = {}
+        self._members: dict[Endpoint, _Membership] = {}
         for member in members:
             self.add(member)
 
@@ -56,21 +65,31 @@ class Group:
         if not isinstance(member, Endpoint):
             raise TypeError(f"a group's member is a Caller or a Client, not {member!r}")
         connection = connection_of(member)
+        membership = _Membership(connection)
         with self._lock:
             if member in self._members:
                 return True
-            self._members[member] = connection
-        if connection.when_ended(self, lambda: self.discard(member)):
-            return True
-        self.discard(member)
-        return False
+            self._members[member] = membership
+        if not connection.when_ended(membership, lambda: self._leave(member, membership)):
+            self._leave(member, membership)
+            return False
+        if self._members.get(member) is not membership:
+            # It was discarded meanwhile, by who found nothing to be forgotten.
+            connection.not_when_ended(membership)
+        return member in self._members
 
     def discard(self, member: Endpoint) -> None:
         """Remove a connection. Harmless if it is no member."""
         with self._lock:
-            connection = self._members.pop(member, None)
-        if connection is not None:
-            connection.not_when_ended(self)
+            membership = self._members.pop(member, None)
+        if membership is not None:
+            membership.connection.not_when_ended(membership)
+
+    def _leave(self, member: Endpoint, membership: _Membership) -> None:
+        """The member has ended: it is none by this membership any more."""
+        with self._lock:
+            if self._members.get(member) is membership:
+                del self._members[member]
 
     def send_text(self, text: str, *, exclude: Endpoint | Iterable[Endpoint] = ()) -> int:
         """Send a text message to every member.
@@ -117,5 +136,5 @@ class Group:
             members = self._members
             if excluded:
                 members = {one: members[one] for one in members if one not in excluded}
-            outbounds = [connection.outbound for connection in members.values()]
+            outbounds = [membership.connection.outbound for membership in members.values()]
         return share(opcode, payload, outbounds)

@@ -268,13 +268,17 @@ class Listener:
         deadline = Deadline(_check_stop(timeout))
         in_callback = self._engine.owns_current_thread()
         with self._changed:
+            start = self._starts
             if self._phase is _Phase.STOPPING and not in_callback:
-                # Another thread is about it.
-                self._changed.wait_for(lambda: self._phase is _Phase.NEW, deadline.remaining())
+                # Another thread is about it; a start that comes after is not meant.
+                self._changed.wait_for(
+                    lambda: self._phase is not _Phase.STOPPING or self._starts != start,
+                    deadline.remaining(),
+                )
+                return
             if self._phase is not _Phase.STARTED:
                 return
             self._phase = _Phase.STOPPING
-            start = self._starts
             loop = self._loop
         assert loop is not None
         try:
