@@ -17,6 +17,7 @@ from ..errors import ConnectError, ConnectTimeout, TLSError, WebSocketError
 from ..protocol.client_handshake import Agreement, ClientHandshake
 from ..protocol.uri import WebSocketURI
 from ..timing import Deadline
+from ..tls import make_context
 
 __all__ = ["Cancel", "connect"]
 
@@ -147,8 +148,9 @@ def connect(
             sock = _open(uri, deadline, cancel)
         if uri.secure:
             step = "the TLS handshake"
+            context = ssl_context or make_context(ssl.Purpose.SERVER_AUTH)
             plain, sock = sock, None  # wrapped, or closed
-            sock = _wrap(plain, uri, ssl_context or ssl.create_default_context(), deadline, cancel)
+            sock = _wrap(plain, uri, context, deadline, cancel)
         step = "the opening handshake"
         agreement = _upgrade(sock, handshake, deadline)
     except BaseException as exc:

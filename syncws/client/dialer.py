@@ -12,6 +12,7 @@ from ..engine.transport import Transport, make_transport
 from ..errors import ConnectError, HandshakeRejected
 from ..protocol.client_handshake import Agreement
 from ..protocol.uri import parse_uri
+from ..tls import check_context
 from .connect import Cancel, connect
 from .cookies import CookieStore
 
@@ -110,4 +111,4 @@ def tls_context(given: object) -> ssl.SSLContext | None:
         raise ValueError(
             "ssl is a server's context: make a client's with ssl.create_default_context()"
         )
-    return given
+    return check_context(given)
