@@ -79,6 +79,7 @@ class FakeTransport:
     """
 
     secure = False
+    peer_certificate: dict[str, Any] | None = None
 
     def __init__(self) -> None:
         self.sock = FakeSocket()
@@ -423,9 +424,11 @@ def test_what_happens_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_request_knows_where_it_came_from() -> None:
     scene = Scene()
     scene.transport.secure = True
+    scene.transport.peer_certificate = {"serialNumber": "01"}
     scene.feed(REQUEST)
     ((request, _),) = scene.requests
     assert (request.remote_address, request.is_secure) == (("192.0.2.1", 4321), True)
+    assert request.peer_certificate == {"serialNumber": "01"}
 
 
 # -- Waiting -----------------------------------------------------------------

@@ -56,6 +56,10 @@ class Transport(Protocol):
         """Whether it is TLS."""
 
     @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The peer's certificate, if it was asked for one and has shown it."""
+
+    @property
     def wants_read(self) -> bool:
         """Whether writing waits for the socket to be readable."""
 
@@ -97,6 +101,7 @@ class PlainTransport:
     __slots__ = ("_ended", "sock")
 
     secure = False
+    peer_certificate = None
     wants_read = False
     wants_write = False
 
@@ -248,6 +253,16 @@ class TLSTransport:
         self.wants_read = False
         self.wants_write = False
         self._lock = threading.Lock()
+
+    @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The peer's certificate, if it was asked for one and has shown it.
+
+        Raises:
+            OSError: The connection is lost.
+        """
+        with self._lock:
+            return self.sock.getpeercert() or None
 
     def frame_receiver(self, frames: tuple[int, int, int, type[Event]]) -> FrameReceiver | None:
         """Return None: this only receives."""

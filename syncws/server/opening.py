@@ -168,6 +168,7 @@ class Opening:
                 head,
                 remote_address=address_of(self.transport.sock.getpeername()),
                 is_secure=self.transport.secure,
+                peer_certificate=self.transport.peer_certificate,
             )
             refusal = self._decide(request, self, self._reader.rest)
         except HeadError as exc:
