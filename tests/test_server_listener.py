@@ -275,3 +275,23 @@ def test_wrong_certificates_of_a_listener(files: dict[str, str]) -> None:
     for options, error, text in wrong:
         with pytest.raises(error, match=text):
             syncws.Listener(0, ssl=syncws.TLSConfig(**options))
+
+
+def test_a_signal_that_comes_while_certificates_are_read_has_the_last_word(
+    files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = syncws.TLSConfig(cert_file=files["server_cert"], key_file=files["server_key"])
+    listener = syncws.Listener(0, ssl=tls)
+    made: list[ssl.SSLContext] = []
+
+    def interrupted(given: syncws.TLSConfig) -> ssl.SSLContext:
+        context = given.server_context()
+        made.append(context)
+        if len(made) == 1:  # the files change, and a handler in the same thread is told
+            listener.reload_tls()
+        return context
+
+    monkeypatch.setattr("syncws.server.listener.server_context", interrupted)
+    listener.reload_tls()
+    assert len(made) == 3
+    assert listener._reception.tls is made[2]

@@ -106,7 +106,8 @@ class Reception:
 
     Args:
         router: Which path leads where.
-        tls: The server's certificate; None for plain connections.
+        tls: The server's certificate; None for plain connections. Any thread may
+            put another one in its place, for connections that are still to come.
         options: What there is to be known of HTTP.
         tally: Is told of every socket, and of all that runs the user's code.
         unix_path: What is to be removed when nobody listens on it any more.
@@ -121,7 +122,7 @@ class Reception:
         unix_path: str | None,
     ) -> None:
         self._router = router
-        self._tls = tls
+        self.tls = tls
         self._options = options
         self._tally = tally
         self._unix_path = unix_path
@@ -202,9 +203,10 @@ class Reception:
         try:
             if sock.family != getattr(socket, "AF_UNIX", None):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
+            tls = self.tls
+            if tls is not None:
                 sock.setblocking(False)
-                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                sock = tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             transport = make_transport(sock)
         except (OSError, ValueError):
             sock.close()  # the client went away meanwhile
