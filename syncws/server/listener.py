@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import signal
@@ -9,7 +10,7 @@ import ssl as ssl_module
 import sys
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +34,9 @@ __all__ = ["Listener"]
 
 # Seconds that sockets may take to go away once they were aborted.
 _ABORT = 1.0
+
+# Seconds for which serve_forever may sleep through a signal.
+_LOOK = 0.5
 
 # What a signal puts where a stop puts the count of starts: it always counts.
 _SIGNAL = sys.maxsize
@@ -355,13 +359,23 @@ class Listener:
                 self.start()
                 start = self._starts
             # Stops that came before that start are over.
-            while self._stops.get() < start:
+            while self._next_stop() < start:
                 pass
         finally:
             for signum, handler in handlers.items():
                 # None stands for one that was not set from Python.
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
             self.stop(stop_timeout)
+
+    def _next_stop(self) -> int:
+        """Wait for what ends `serve_forever`, and wake up now and then.
+
+        A signal that comes right before the thread sleeps is noticed only when
+        it wakes: Python's handler would wait as long, perhaps for ever.
+        """
+        while True:
+            with contextlib.suppress(Empty):
+                return self._stops.get(timeout=_LOOK)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stops.put(_SIGNAL)  # the one queue that may be filled in a signal handler
