@@ -213,7 +213,7 @@ class ClientConfig(ConnectionConfig):
     """
 
     subprotocols: Sequence[str] = ()
-    headers: Sequence[tuple[str, str]] = ()
+    headers: Sequence[tuple[str, str]] = field(default=(), repr=False)
     handshake_timeout: float | None = 10.0
 
     def __post_init__(self) -> None:
