@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import ssl
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -750,3 +752,40 @@ def test_a_session_of_the_old_certificate_is_not_resumed(files: Files) -> None:
         listener.reload_tls()
         assert connect(session)[1] is False
         assert shown(listener) == ["new.example"]
+
+
+# -- Renegotiation ---------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl command")
+@pytest.mark.parametrize("ours", [True, False], ids=["TLSConfig", "SSLContext"])
+def test_a_client_cannot_begin_the_handshake_again(files: Files, ours: bool) -> None:
+    service = ServerRecorder()
+    config = files.config("server", "localhost") if ours else server_tls()
+    with listening(service, ssl=config) as listener:
+        address = f"127.0.0.1:{listener.port}"
+        with subprocess.Popen(
+            ["openssl", "s_client", "-connect", address, "-tls1_2", "-nbio"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as client:
+            try:
+                assert client.stdin is not None
+                assert client.stderr is not None
+                client.stdin.write(RawPeer.request())
+                client.stdin.flush()
+                service.expect("on_open")
+                # A line that begins with this letter is a command.
+                client.stdin.write(b"R\n")
+                client.stdin.flush()
+                # It takes the refusal for a reason to go.
+                service.expect("on_close", 1006, "")
+                client.wait(HANG)
+                said = client.stderr.read().decode()
+            finally:
+                client.kill()
+        assert "RENEGOTIATING" in said
+        assert "no renegotiation" in said
+        with syncws.Client(f"wss://localhost:{listener.port}/", ssl=client_tls()):
+            service.expect("on_open")
