@@ -19,6 +19,7 @@ from ..endpoint import address_of
 from ..engine.connection import Connection
 from ..engine.lane import Lane, Lanes
 from ..engine.loop import IOLoop
+from ..engine.tls import TLSTransport
 from ..engine.transport import Transport, make_transport
 from ..errors import Close
 from ..protocol.exchange import is_upgrade
@@ -204,10 +205,11 @@ class Reception:
             if sock.family != getattr(socket, "AF_UNIX", None):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             tls = self.tls
-            if tls is not None:
-                sock.setblocking(False)
-                sock = tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            transport = make_transport(sock)
+            transport: Transport
+            if tls is None:
+                transport = make_transport(sock)
+            else:
+                transport = TLSTransport(sock, tls, server_side=True)
         except (OSError, ValueError):
             sock.close()  # the client went away meanwhile
             return
