@@ -250,6 +250,27 @@ def test_a_socket_that_had_a_request_before(rest: bytes) -> None:
     assert scene.upgraded()
 
 
+def test_a_socket_of_which_tls_has_more_to_tell() -> None:
+    """The end stood right behind the request before; the selector does not know."""
+    scene = Scene()
+    scene.opening.take()
+    scene.ended.clear()
+    scene.transport.wants_write = True
+    scene.opening = Opening(
+        scene.loop,  # type: ignore[arg-type]
+        scene.transport,  # type: ignore[arg-type]
+        deadline=110.0,
+        max_size=1000,
+        decide=scene.decide,
+        on_end=scene.ended.append,
+        resumed=True,
+    )
+    assert scene.mask == WRITE
+    scene.transport.wants_write = False
+    scene.feed(b"")
+    assert scene.gone()
+
+
 def test_a_socket_that_is_lost_when_its_next_request_is_looked_at() -> None:
     scene = Scene()
 

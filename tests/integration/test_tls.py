@@ -17,9 +17,12 @@ import trustme
 
 import syncws
 from tests.integration.bare_tls import BareTLS, end_of, newest
+from tests.integration.key_updates import Keys
 from tests.support import (
+    CLOSE,
     HANG,
     TEXT,
+    Gate,
     RawPeer,
     RawServer,
     Recorder,
@@ -182,7 +185,7 @@ def test_nothing_counts_after_close_notify(
     service = Recorder()
     masked = role == "server"
     closing = close_payload(4000)
-    late = frame(TEXT, b"late", masked=masked) + frame(0x8, closing, masked=masked)
+    late = frame(TEXT, b"late", masked=masked) + frame(CLOSE, closing, masked=masked)
     with end_of(role, service, context_for(role, version)) as (_, tls, _):
         early = tls.seal(late)
         tls.raw.sendall(tls.close_notify() + (early if sealed else late))
@@ -789,3 +792,83 @@ def test_a_client_cannot_begin_the_handshake_again(files: Files, ours: bool) -> 
         assert "no renegotiation" in said
         with syncws.Client(f"wss://localhost:{listener.port}/", ssl=client_tls()):
             service.expect("on_open")
+
+
+@both_roles
+def test_what_came_before_the_end_is_not_lost_while_callbacks_are_slow(role: str) -> None:
+    """Reading has paused, and the end stands right behind what could not be taken yet."""
+
+    class Slow(Recorder):
+        def on_text(self, caller: Any, text: str) -> None:
+            if text == "0":
+                gate.block()
+            self.record("on_text", caller, text)
+
+    service = Slow()
+    masked = role == "server"
+    context = context_for(role, Version.TLSv1_3)
+    with Gate() as gate, end_of(role, service, context, receive_queue_size=2) as (_, tls, _):
+        frames = [frame(TEXT, str(number).encode(), masked=masked) for number in range(1500)]
+        whole = b"".join([*frames, frame(CLOSE, close_payload(4000), masked=masked)])
+        tls.raw.sendall(tls.seal(whole) + tls.close_notify())
+        tls.raw.shutdown(socket.SHUT_WR)
+        gate.reached()
+        service.quiet()
+        gate.open()
+        for number in range(1500):
+            service.expect("on_text", str(number))
+        service.expect("on_close", 4000, "")
+
+
+# -- Updates of keys -----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def updating(listener: syncws.Listener, tmp_path: Path) -> Iterator[tuple[RawPeer, BareTLS, Keys]]:
+    """A client that updates its keys; it must send by these alone."""
+    context = client_tls.__wrapped__()
+    context.keylog_filename = str(tmp_path / "keys")
+    with RawPeer.dial(listener) as plain:
+        tls = BareTLS(plain.sock, context)
+        tls.handshake()
+        keys = Keys(tmp_path / "keys")
+        peer = tls.peer()
+        tls.raw.sendall(keys.seal(RawPeer.request()))
+        assert peer.read_head().startswith(b"HTTP/1.1 101 ")
+        yield peer, tls, keys
+
+
+@pytest.mark.parametrize("ask", [False, True], ids=["its own", "both"])
+def test_keys_are_updated_between_messages(tmp_path: Path, ask: bool) -> None:
+    class Echo(Recorder):
+        def on_text(self, caller: Any, text: str) -> None:
+            caller.send_text(text)
+
+    with (
+        listening(Echo(), ssl=server_tls()) as listener,
+        updating(listener, tmp_path) as (peer, tls, keys),
+    ):
+        for number in range(20):
+            updates = b"".join(keys.update(ask) for _ in range(number))
+            tls.raw.sendall(updates + keys.seal(frame(TEXT, b"%d" % number)))
+            peer.expect(TEXT, str(number))
+
+
+@pytest.mark.parametrize("ask", [False, True], ids=["its own", "both"])
+def test_who_sends_nothing_but_updates_of_keys_is_dropped(tmp_path: Path, ask: bool) -> None:
+    """There is no limit to them in TLS, and each costs this end more than the other."""
+    service = ServerRecorder()
+    with (
+        listening(service, ssl=server_tls()) as listener,
+        updating(listener, tmp_path) as (_, tls, keys),
+        RawPeer.connect(listener, tls=True) as other,
+    ):
+        service.expect("on_open")
+        service.expect("on_open")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(20):
+                tls.raw.sendall(b"".join(keys.update(ask) for _ in range(500)))
+                other.round_trip()
+        service.expect("on_close", 1006, "")
+        other.text("hello")
+        service.expect("on_text", "hello")
