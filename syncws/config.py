@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .timing import check_timeout
+from .tls import make_context
 
 __all__ = [
     "TOKEN",
@@ -220,7 +221,7 @@ class ClientConfig(ConnectionConfig):
     """
 
     subprotocols: Sequence[str] = ()
-    headers: Sequence[tuple[str, str]] = ()
+    headers: Sequence[tuple[str, str]] = field(default=(), repr=False)
     handshake_timeout: float | None = 10.0
 
     def __post_init__(self) -> None:
@@ -331,7 +332,7 @@ class TLSConfig:
             raise ValueError("with verify=False the ca_file would not be looked at: give one only")
 
     def client_context(self) -> ssl.SSLContext:
-        """Return a context for clients.
+        """Return a context for clients: TLS 1.2 and newer, without compression.
 
         Raises:
             OSError: A file cannot be read.
@@ -360,7 +361,7 @@ class TLSConfig:
                 with open(path, "rb"):  # the errors of `ssl` do not name the file
                     pass
         try:
-            context = ssl.create_default_context(purpose, cafile=self.ca_file)
+            context = make_context(purpose, self.ca_file)
         except ssl.SSLError as exc:
             what = f"the ca_file {str(self.ca_file)!r}"
             raise ValueError(f"{what} cannot be used: {_about(exc)}") from exc

@@ -2000,13 +2000,11 @@ def test_what_tls_wants_is_what_the_selector_waits_for(make: MakeBench) -> None:
     transport = bench.transport
     bench.connection.start(b"", b"", False, False)
     assert interest(bench) == 0
-    # Reading that waits for the socket to be writable.
+    # Reading that waits for the socket to be writable, but has paused.
     transport.wants_write = True
     bench.connection.on_ready(READ)
-    assert interest(bench) == WRITE
-    transport.wants_write = False
-    bench.connection.on_ready(WRITE)
     assert interest(bench) == 0
+    transport.wants_write = False
     # Writing that waits for it to be readable.
     transport.room = 0
     transport.wants_read = True
@@ -2026,6 +2024,8 @@ def test_reading_that_waits_for_writing_is_not_asked_to_read(make: MakeBench) ->
     bench.transport.wants_write = True
     bench.connection.on_ready(READ)
     assert interest(bench) == WRITE  # readable it is, over and over
+    bench.connection.on_ready(WRITE)
+    assert interest(bench) == WRITE
     bench.transport.wants_write = False
     bench.connection.on_ready(WRITE)
     assert interest(bench) == READ

@@ -79,6 +79,7 @@ class FakeTransport:
     """
 
     secure = False
+    peer_certificate: dict[str, Any] | None = None
 
     def __init__(self) -> None:
         self.sock = FakeSocket()
@@ -247,6 +248,27 @@ def test_a_socket_that_had_a_request_before(rest: bytes) -> None:
     assert behind == rest[len(REQUEST) :]
     assert scene.opening.head == REQUEST
     assert scene.upgraded()
+
+
+def test_a_socket_of_which_tls_has_more_to_tell() -> None:
+    """The end stood right behind the request before; the selector does not know."""
+    scene = Scene()
+    scene.opening.take()
+    scene.ended.clear()
+    scene.transport.wants_write = True
+    scene.opening = Opening(
+        scene.loop,  # type: ignore[arg-type]
+        scene.transport,  # type: ignore[arg-type]
+        deadline=110.0,
+        max_size=1000,
+        decide=scene.decide,
+        on_end=scene.ended.append,
+        resumed=True,
+    )
+    assert scene.mask == WRITE
+    scene.transport.wants_write = False
+    scene.feed(b"")
+    assert scene.gone()
 
 
 def test_a_socket_that_is_lost_when_its_next_request_is_looked_at() -> None:
@@ -421,9 +443,11 @@ def test_what_happens_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_request_knows_where_it_came_from() -> None:
     scene = Scene()
     scene.transport.secure = True
+    scene.transport.peer_certificate = {"serialNumber": "01"}
     scene.feed(REQUEST)
     ((request, _),) = scene.requests
     assert (request.remote_address, request.is_secure) == (("192.0.2.1", 4321), True)
+    assert request.peer_certificate == {"serialNumber": "01"}
 
 
 # -- Waiting -----------------------------------------------------------------

@@ -233,7 +233,7 @@ class Connection:
     def _on_ready_tls(self, mask: int) -> None:
         """Reading may have waited for the socket to be writable, and the other way round."""
         transport = self._transport
-        if mask & READ or transport.wants_write:
+        if mask & READ or (transport.wants_write and self._reading):
             self._read()
         if mask & WRITE:
             self._write_on()
@@ -539,9 +539,10 @@ class Connection:
         transport = self._transport
         # A read that waits for the socket to be writable would find it readable
         # over and over.
-        reading = self._reading and not transport.wants_write
+        wants_write = self._reading and transport.wants_write
+        reading = self._reading and not wants_write
         mask = READ if reading or transport.wants_read else 0
-        if transport.wants_write or (self.outbound.flushing and not transport.wants_read):
+        if wants_write or (self.outbound.flushing and not transport.wants_read):
             mask |= WRITE
         self.outbound.attentive = mask & WRITE != 0 or self._state is State.ENDING
         if mask == self._mask:

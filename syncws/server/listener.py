@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import signal
@@ -9,7 +10,7 @@ import ssl as ssl_module
 import sys
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +34,9 @@ __all__ = ["Listener"]
 
 # Seconds that sockets may take to go away once they were aborted.
 _ABORT = 1.0
+
+# Seconds for which serve_forever may sleep through a signal.
+_LOOK = 0.5
 
 # What a signal puts where a stop puts the count of starts: it always counts.
 _SIGNAL = sys.maxsize
@@ -113,6 +117,7 @@ class Listener:
         if not isinstance(host, str):
             raise TypeError(f"host must be a str such as '127.0.0.1', not {host!r}")
         self._host = host
+        self._ssl = ssl
         tls = server_context(ssl)
         if engine is not None and not isinstance(engine, Engine):
             raise TypeError(f"engine must be a syncws.Engine or None, not {engine!r}")
@@ -138,6 +143,10 @@ class Listener:
         self._reception = Reception(
             self._router, tls, options, bounds, self._tally, self._unix_path
         )
+        # Held while certificates are read anew, so that the newest ones win; a
+        # signal handler may do so while its own thread does. Guards _ssl.
+        self._reloading = threading.RLock()
+        self._reloads = 0
         # What ends serve_forever: a stop, as the count of starts then, or a signal.
         self._stops: SimpleQueue[int] = SimpleQueue()
 
@@ -232,6 +241,49 @@ class Listener:
             ValueError: There is no such path, service or resource.
         """
         self._router.detach(target)
+
+    # -- TLS -------------------------------------------------------------
+
+    def reload_tls(self, config: TLSConfig | ssl_module.SSLContext | None = None) -> None:
+        """Show another certificate to clients that connect from now on.
+
+        Connections that are open go on, also those in the midst of their TLS
+        handshake. May be called at any time, also from a signal handler.
+
+        Args:
+            config: The new settings, in place of `ssl`. None: read the files
+                of the `TLSConfig` that was given last, at first as `ssl`, anew.
+
+        Raises:
+            RuntimeError: The listener has no TLS.
+            TypeError, ValueError: `config` is nothing that a listener can
+                use, a file does not have what it should, or an
+                `ssl.SSLContext` was given last, which has no files to read.
+            OSError: A file cannot be read.
+
+        After an error all is as it was.
+        """
+        if self._reception.tls is None:
+            raise RuntimeError("the listener has no TLS: give ssl to Listener() first")
+        with self._reloading:
+            done = False
+            while not done:
+                self._reloads += 1
+                number = self._reloads
+                self._reload_tls(config)
+                # A signal handler may have come between with what is newer.
+                done = number == self._reloads
+
+    def _reload_tls(self, config: TLSConfig | ssl_module.SSLContext | None) -> None:
+        given = self._ssl if config is None else config
+        if config is None and not isinstance(given, TLSConfig):
+            raise TypeError(
+                "the listener was given an ssl.SSLContext, which cannot be read anew: "
+                "give reload_tls() a new one, or a syncws.TLSConfig"
+            )
+        context = server_context(given)
+        self._ssl = given
+        self._reception.tls = context
 
     # -- Life ------------------------------------------------------------
 
@@ -332,13 +384,23 @@ class Listener:
                 self.start()
                 start = self._starts
             # Stops that came before that start are over.
-            while self._stops.get() < start:
+            while self._next_stop() < start:
                 pass
         finally:
             for signum, handler in handlers.items():
                 # None stands for one that was not set from Python.
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
             self.stop(stop_timeout)
+
+    def _next_stop(self) -> int:
+        """Wait for what ends `serve_forever`, and wake up now and then.
+
+        A signal that comes right before the thread sleeps is noticed only when
+        it wakes: Python's handler would wait as long, perhaps for ever.
+        """
+        while True:
+            with contextlib.suppress(Empty):
+                return self._stops.get(timeout=_LOOK)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stops.put(_SIGNAL)  # the one queue that may be filled in a signal handler

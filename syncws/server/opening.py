@@ -92,13 +92,14 @@ class Opening:
         self._reader = HeadReader(max_size)
         self._out = b""
         self._phase = _Phase.HEAD if resumed else _Phase.TLS
-        self._mask = READ
+        # TLS may have more to tell right away than the selector knows of.
+        self._mask = WRITE if transport.wants_write else READ
         self._idle = resumed  # nothing of the request has come
         self._head_timeout = head_timeout
         self.head = b""
         loop.own(self)
         register = loop.modify if resumed else loop.register
-        register(transport.sock, READ, self)
+        register(transport.sock, self._mask, self)
         self._timer = None if deadline is None else loop.call_at(deadline, self.abort, self)
 
     def on_ready(self, mask: int) -> None:
@@ -168,6 +169,7 @@ class Opening:
                 head,
                 remote_address=address_of(self.transport.sock.getpeername()),
                 is_secure=self.transport.secure,
+                peer_certificate=self.transport.peer_certificate,
             )
             refusal = self._decide(request, self, self._reader.rest)
         except HeadError as exc:

@@ -21,6 +21,7 @@ from ..engine.budget import Budget
 from ..engine.connection import Connection
 from ..engine.lane import Lane, Lanes
 from ..engine.loop import IOLoop
+from ..engine.tls import TLSTransport
 from ..engine.transport import Transport, make_transport
 from ..errors import Close
 from ..protocol.exchange import is_upgrade
@@ -130,7 +131,8 @@ class Reception:
 
     Args:
         router: Which path leads where.
-        tls: The server's certificate; None for plain connections.
+        tls: The server's certificate; None for plain connections. Any thread may
+            put another one in its place, for connections that are still to come.
         options: What there is to be known of HTTP.
         bounds: How many are let in.
         tally: Is told of every socket, and of all that runs the user's code.
@@ -147,7 +149,7 @@ class Reception:
         unix_path: str | None,
     ) -> None:
         self._router = router
-        self._tls = tls
+        self.tls = tls
         self._options = options
         self._bounds = bounds
         self._tally = tally
@@ -249,10 +251,12 @@ class Reception:
         try:
             if sock.family != getattr(socket, "AF_UNIX", None):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                sock.setblocking(False)
-                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            transport = make_transport(sock)
+            tls = self.tls
+            transport: Transport
+            if tls is None:
+                transport = make_transport(sock)
+            else:
+                transport = TLSTransport(sock, tls, server_side=True)
             address = address_of(sock.getpeername()) if self._door is not None else ""
         except (OSError, ValueError):
             sock.close()  # the client went away meanwhile
