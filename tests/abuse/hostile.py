@@ -19,9 +19,11 @@ __all__ = [
     "Victim",
     "attacked",
     "beside",
+    "connecting",
     "deflated",
     "every_end",
-    "refuses_to_connect",
+    "everything",
+    "nobody_waits",
 ]
 
 #: The ends that are fed: a listener, a client with callbacks, one that receives by itself.
@@ -205,20 +207,46 @@ def attacked(
 
 
 @contextlib.contextmanager
-def refuses_to_connect(
-    error: type[syncws.ConnectError], **options: Any
-) -> Iterator[tuple[RawPeer, RawServer]]:
+def connecting(
+    error: type[syncws.ConnectError], *, peak: int | None = None, **options: Any
+) -> Iterator[RawPeer]:
     """A raw server's end of a handshake that our client breaks off with this error.
 
-    The block has to read the request; the client is gone when it ends.
+    The client has connected once, then, and is gone when the block ends.
+
+    Args:
+        error: What `Client(...)` raises.
+        peak: See `watched`.
+        options: Those of the client.
     """
-    with beside() as others, watched(), RawServer() as server:
+    with beside() as others, watched(peak=peak), RawServer() as server:
         opening = server.open_client(**options)
         with server.accept() as peer:
-            yield peer, server
+            yield peer
             raised = opening.error()
             assert type(raised) is error, raised
             others.served()
+            everything(peer)  # what was left of its request, and the end
+        assert nobody_waits(server)
+
+
+def everything(peer: RawPeer) -> bytes:
+    """Return all that comes until the other end has gone."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while data := peer.sock.recv(65_536):
+            parts.append(data)
+    return b"".join(parts)
+
+
+def nobody_waits(server: RawServer) -> bool:
+    """Whether nobody else has connected; on this machine that takes no time."""
+    server.sock.setblocking(False)
+    try:
+        server.sock.accept()[0].close()
+    except (BlockingIOError, OSError):
+        return True
+    return False
 
 
 def deflated(data: bytes) -> bytes:
