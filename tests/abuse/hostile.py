@@ -21,6 +21,7 @@ __all__ = [
     "beside",
     "connecting",
     "deflated",
+    "endpoint_of",
     "every_end",
     "everything",
     "nobody_waits",
@@ -204,6 +205,14 @@ def attacked(
         ):
             yield Victim(kind, peer, others, service, client)
             others.served()
+
+
+def endpoint_of(victim: Victim) -> Any:
+    """Return the caller, or the client, that is attacked."""
+    if victim.client is not None:
+        return victim.client
+    victim.peer.text("who?")
+    return victim.service.expect("on_text", "who?")
 
 
 @contextlib.contextmanager
