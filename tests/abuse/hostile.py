@@ -16,6 +16,7 @@ from tests.support import HANG, RawPeer, RawServer, Recorder, frame, listening, 
 __all__ = [
     "DEFLATE",
     "Bystanders",
+    "Deaf",
     "Victim",
     "attacked",
     "beside",
@@ -38,6 +39,13 @@ _WINDOWS = "; server_max_window_bits=12; client_max_window_bits=12"
 class _Echo(syncws.Service):
     def on_text(self, caller: syncws.Caller, text: str) -> None:
         caller.send_text(text)
+
+
+class Deaf(Recorder):
+    """Is told of each pong, and keeps none."""
+
+    def on_pong(self, caller: Any, data: bytes) -> None:
+        """Do nothing."""
 
 
 class Bystanders:

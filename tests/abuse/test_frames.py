@@ -12,7 +12,7 @@ import pytest
 import syncws
 from syncws.protocol import encoder as encoder_module
 from syncws.protocol import kernels, plain
-from tests.abuse.hostile import Victim, attacked, every_end
+from tests.abuse.hostile import Deaf, Victim, attacked, every_end
 from tests.support import (
     BINARY,
     CLOSE,
@@ -374,20 +374,13 @@ def test_data_after_close_is_ignored(kind: str, what: str, at_once: bool) -> Non
 # -- Floods ------------------------------------------------------------------
 
 
-class _Deaf(Recorder):
-    """Is told of each pong, and keeps none."""
-
-    def on_pong(self, caller: Any, data: bytes) -> None:
-        pass
-
-
 @every_end
 @pytest.mark.parametrize("opcode", [PING, PONG], ids=["pings", "pongs"])
 def test_a_flood_from_a_peer_that_does_not_read(kind: str, opcode: int) -> None:
     flood = 200
     with attacked(
         kind,
-        service=_Deaf(),
+        service=Deaf(),
         receive_buffer=4096,
         send_buffer_size=20_000,
         peak=1024 * KIB,
