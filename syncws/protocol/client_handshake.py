@@ -195,8 +195,9 @@ class ClientHandshake:
 
     def _accepted(self, response: h11.InformationalResponse) -> Agreement:
         headers = headers_of(response)
-        if response.http_version < b"1.1":
-            raise HandshakeError("the server switches protocols in HTTP/1.0")
+        if not b"1.1" <= response.http_version < b"2":
+            version = response.http_version.decode("ascii")
+            raise HandshakeError(f"the server switches protocols in HTTP/{version}")
         if not has_token(headers, "Upgrade", "websocket"):
             raise HandshakeError("the server's response has no Upgrade: websocket")
         if not has_token(headers, "Connection", "upgrade"):
