@@ -317,6 +317,7 @@ def _wrap(
     cancel.forget(sock)  # its descriptor is the other's now
     try:
         sock.settimeout(_remaining(deadline))
+        sock.getpeername()  # of one that is reset already wrap_socket would leave a half behind
         tls = context.wrap_socket(sock, server_hostname=uri.host, do_handshake_on_connect=False)
         wrapped = tls
         cancel.watch(tls)

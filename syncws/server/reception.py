@@ -204,6 +204,7 @@ class Reception:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 sock.setblocking(False)
+                sock.getpeername()  # of one that is reset wrap_socket would leave a half behind
                 sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             transport = make_transport(sock)
         except (OSError, ValueError):

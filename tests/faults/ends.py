@@ -200,7 +200,7 @@ def ends(
     """
     config = {"compression": compression, **(config or {})}
     service = ServerRecorder(syncws.ServiceConfig(**config))
-    secure = {"ssl": server_tls()} if tls else {}
+    secure: dict[str, Any] = {"ssl": server_tls()} if tls else {}
     with contextlib.ExitStack() as stack:
         server_engine, server_clock = stack.enter_context(clocked())
         client_engine, client_clock = stack.enter_context(clocked())
