@@ -160,6 +160,7 @@ class Engine:
         self._ending = []
         if runtime is not None:
             runtime.loop.abandon()
+            runtime.pool.abandon()
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -179,6 +180,7 @@ def default_engine() -> Engine:
 def _after_fork_in_child() -> None:
     global _default_lock
     _default_lock = threading.Lock()
+    CURRENT.owner = None  # a worker may have forked: here it is none
     for engine in list(_engines):
         engine._after_fork()
 

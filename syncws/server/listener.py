@@ -8,6 +8,7 @@ import signal
 import ssl as ssl_module
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
 from types import FrameType
@@ -128,6 +129,7 @@ class Listener:
         self._starts = 0
         self._addresses: list[Address] = []
         self._loop: IOLoop | None = None
+        _listeners.add(self)
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, self._addresses)) or self._unix_path or self._host
@@ -318,6 +320,15 @@ class Listener:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stops.put(_SIGNAL)  # the one queue that may be filled in a signal handler
 
+    def _after_fork(self) -> None:
+        """In the child: whoever held a lock, or stopped this, is not here."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._router.renew()
+        self._reception.forget()
+        if self._phase is _Phase.STOPPING:
+            self._phase = _Phase.STARTED
+
     def __enter__(self) -> Listener:
         self.start()
         return self
@@ -342,3 +353,15 @@ class Listener:
 def _check_stop(timeout: float) -> float:
     check_timeout("timeout", timeout, optional=False)
     return timeout
+
+
+_listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for listener in list(_listeners):
+        listener._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
