@@ -49,7 +49,11 @@ class _Runtime:
         )
         self.loop.pool = self.pool
         self.lanes = Lanes.of(self.loop, max_workers)
-        self.loop.thread.start()
+        try:
+            self.loop.thread.start()
+        except BaseException:
+            self.loop.abandon()  # its descriptors
+            raise
 
     def is_alive(self) -> bool:
         """Whether any of the threads is still there."""

@@ -228,7 +228,12 @@ class Listener:
             if self._phase is not _Phase.NEW:
                 raise RuntimeError("the listener is started already")
             sockets = open_sockets(self._host, self._port, self._unix_path, self._backlog)
-            self._loop = loop = self._engine.acquire()
+            try:
+                self._loop = loop = self._engine.acquire()
+            except BaseException:
+                for sock in sockets:
+                    sock.close()
+                raise
             self._addresses = [address_of(sock.getsockname()) for sock in sockets]
             self._phase = _Phase.STARTED
             self._starts += 1

@@ -98,7 +98,11 @@ class Opening:
         self.head = b""
         loop.own(self)
         register = loop.modify if resumed else loop.register
-        register(transport.sock, READ, self)
+        try:
+            register(transport.sock, READ, self)
+        except BaseException:
+            loop.disown(self)
+            raise
         self._timer = None if deadline is None else loop.call_at(deadline, self.abort, self)
 
     def on_ready(self, mask: int) -> None:

@@ -216,18 +216,22 @@ class Reception:
         self, transport: Transport, timeout: float | None, *, resumed: bool = False
     ) -> Opening:
         assert self._loop is not None
-        self._tally.opened()
         options = self._options
-        opening = Opening(
-            self._loop,
-            transport,
-            deadline=None if timeout is None else self._loop.clock() + timeout,
-            max_size=options.max_handshake_size,
-            decide=self._decide,
-            on_end=self._opening_ended,
-            resumed=resumed,
-            head_timeout=options.handshake_timeout,
-        )
+        try:
+            opening = Opening(
+                self._loop,
+                transport,
+                deadline=None if timeout is None else self._loop.clock() + timeout,
+                max_size=options.max_handshake_size,
+                decide=self._decide,
+                on_end=self._opening_ended,
+                resumed=resumed,
+                head_timeout=options.handshake_timeout,
+            )
+        except BaseException:
+            transport.close()
+            raise
+        self._tally.opened()
         self._openings.add(opening)
         return opening
 

@@ -135,6 +135,7 @@ client = syncws.Client(f"ws://127.0.0.1:{listener.port}/")
 second = syncws.Client(f"ws://127.0.0.1:{listener.port}/other")
 for text in ("fork", "one", "two"): client.send_text(text)
 # They wait behind the callback, for the only worker.
+while not callers: threading.Event().wait(0.001)
 while callers[0]._connection._inbox._inbox.__len__() < 2: threading.Event().wait(0.001)
 while not listener._loop.pool.queue: threading.Event().wait(0.001)
 more.append(True)
