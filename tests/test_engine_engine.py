@@ -13,6 +13,7 @@ import pytest
 from syncws.engine import engine as module
 from syncws.engine.engine import Engine, default_engine
 from syncws.engine.loop import IOLoop
+from syncws.engine.workers import WorkerPool
 
 HANG = 30.0  # seconds after which a test is taken to hang
 
@@ -287,10 +288,13 @@ def test_what_a_child_does_first(monkeypatch: pytest.MonkeyPatch) -> None:
     module._default_lock.acquire()  # by a thread that the child does not have
     used._lock.acquire()
     loop = IOLoop("parents")
-    used._runtime = SimpleNamespace(loop=loop)  # type: ignore[assignment]
+    pool = WorkerPool(1, 1, "parents", lambda: None)
+    pool.queue.append(SimpleNamespace())  # type: ignore[arg-type]
+    used._runtime = SimpleNamespace(loop=loop, pool=pool)  # type: ignore[assignment]
     used._users = 3
     module._after_fork_in_child()
     assert loop.abandoned
+    assert not pool.queue  # what it had to do is the parent's, too
     for engine in (used, unused):
         assert engine.stats() == (0, 0, 0, 0, 0)
         assert not engine.owns_current_thread()

@@ -194,7 +194,13 @@ class Client(Endpoint):
     ) -> None:
         """Give what was opened to the I/O thread."""
         engine = self._engine
-        loop = engine.acquire()
+        try:
+            loop = engine.acquire()
+        except BaseException as exc:
+            opened.transport.close()
+            if isinstance(exc, OSError):
+                raise ConnectError(f"the engine cannot be started: {exc.strerror}") from exc
+            raise
         self._done = done = threading.Event()
 
         def release() -> None:

@@ -295,6 +295,7 @@ class Link:
         self._lock = threading.Condition()
         self._state = Stage.CLOSED
         self._done = True
+        self.closed_here = True  # what waits to be delivered is the parent's
         self._cancel.abandon()
         self._connection.outbound.abandon()  # it may have ended, and is owned no more
         self._inbox.close()

@@ -650,6 +650,7 @@ class Connection:
         """In a forked child: close this process's copy of the socket, and be closed."""
         self.outbound.abandon()
         self._state = State.CLOSED
+        self.closed_here = True  # what waits to be delivered is the parent's
         self._mask = 0
         self._take = None
         self._transport.abandon()

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import starmap
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -24,6 +25,10 @@ OPENED = -2  # the handshake is done
 IDLE = -3  # nothing was sent or received for idle_timeout
 CLOSED = -4  # the connection has ended; data is the peer's Close, or one with 1006
 RECONNECT = -5  # the connection is being made again; data says how far it is
+_LOOK = -6  # among messages: one was given back
+
+_BLOCKING = (True,)
+_ONCE = ((),)
 
 _log = logging.getLogger("syncws.engine")
 
@@ -274,7 +279,15 @@ class Mailbox(_Bound):
     A message counts as dealt with when its receiver comes back for the next.
     """
 
-    __slots__ = ("_closed", "_delivered", "_finished", "_lock", "_queue", "_received")
+    __slots__ = (
+        "_closed",
+        "_delivered",
+        "_finished",
+        "_lock",
+        "_queue",
+        "_received",
+        "_returned",
+    )
 
     hears_close = True
 
@@ -282,6 +295,8 @@ class Mailbox(_Bound):
         super().__init__(max_count, max_size)
         # Its get() is one C call that a put() in another thread ends at once.
         self._queue: SimpleQueue[Event] = SimpleQueue()
+        # Messages that were taken off it by a receiver that could not return.
+        self._returned: deque[Event] = deque()
         self._closed = False
         self._delivered = 0  # messages put; owned by the I/O thread
 
@@ -312,7 +327,7 @@ class Mailbox(_Bound):
 
     def idle(self) -> bool:
         """Whether nothing waits."""
-        return self._queue.empty()
+        return self._queue.empty() and not self._returned
 
     def _count(self) -> int:
         return self._queue.qsize()
@@ -329,21 +344,51 @@ class Mailbox(_Bound):
         """
         self._finished = self._received
         while True:
+            taken: list[Event] = []
+            counted = False
             try:
-                event = self._queue.get(timeout=timeout)
+                # One call of the interpreter's either way, so that no signal
+                # handler can raise while nobody has the event.
+                if self._returned:
+                    taken.extend(starmap(self._returned.popleft, _ONCE))
+                else:
+                    taken.extend(map(self._queue.get, _BLOCKING, (timeout,)))
+                event = taken[0]
+                if not 0 < event[0] <= BINARY:
+                    if event[0] == _LOOK:
+                        continue
+                    self._queue.put(event)  # for the next receiver
+                    self.on_last()
+                    return None
+                size = len(event[1])
+                with self._lock:
+                    self._received += 1
+                    self._taken += size
+                    counted = True
+                    if self._paused:
+                        self._make_room()
+                if not self._closed:
+                    return event
             except Empty:
                 raise TimeoutError from None
-            if not 0 < event[0] <= BINARY:
-                self._queue.put(event)  # for the next receiver
-                self.on_last()
-                return None
-            with self._lock:
-                self._received += 1
-                self._taken += len(event[1])
-                if self._paused:
-                    self._make_room()
-            if not self._closed:
-                return event
+            except IndexError:  # another receiver was quicker
+                continue
+            except BaseException:
+                self._give_back(taken, counted)
+                raise
+
+    def _give_back(self, taken: list[Event], counted: bool) -> None:
+        """A signal handler has raised in `get`: nothing is lost by that."""
+        if taken:
+            event = taken[0]
+            if counted:
+                with self._lock:
+                    self._received -= 1
+                    self._taken -= len(event[1])
+            if event[0] != _LOOK:
+                self._returned.append(event)
+            self._queue.put(Event(_LOOK, None))  # another receiver may wait there
+        self.on_room()  # harmless if there is none to be made
 
     def close(self) -> None:
         """Wake every receiver: this end has closed, and messages that wait are dropped."""

@@ -66,7 +66,11 @@ class _Runtime:
         )
         self.loop.pool = self.pool
         self.lanes = Lanes.of(self.loop, max_workers)
-        self.loop.thread.start()
+        try:
+            self.loop.thread.start()
+        except BaseException:
+            self.loop.abandon()  # its descriptors
+            raise
 
     def is_alive(self) -> bool:
         """Whether any of the threads is still there."""
@@ -202,6 +206,7 @@ class Engine:
         self._ending = []
         if runtime is not None:
             runtime.loop.abandon()
+            runtime.pool.abandon()
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -221,6 +226,7 @@ def default_engine() -> Engine:
 def _after_fork_in_child() -> None:
     global _default_lock
     _default_lock = threading.Lock()
+    CURRENT.owner = None  # a worker may have forked: here it is none
     for engine in list(_engines):
         engine._after_fork()
 

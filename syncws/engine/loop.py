@@ -142,7 +142,6 @@ class IOLoop:
         # Owned by the I/O thread.
         self.buffer = bytearray(BUFFER_SIZE)  # what is received, until it is dealt with
         self.ready: list[Any] = []  # connections that got work in this round
-        self._poller = make_poller()
         self._timers = Timers()
         self._stopping = False
         self._looking = False  # a timer is set for `_look`
@@ -154,6 +153,12 @@ class IOLoop:
         self._calls: deque[tuple[Failing | None, Callable[..., None], tuple[Any, ...]]] = deque()
         self.dirty: deque[Flushable] = deque()  # what is to be flushed; see `flush_soon`
         self._wakeup = Wakeup()
+        try:
+            self._poller = make_poller()
+            self._poller.register(self._wakeup, READ, self._wakeup)
+        except BaseException:
+            self._wakeup.close()
+            raise
         # True while the I/O thread may be waiting. It sets this before it
         # looks at _calls and dirty for the last time; others fill those
         # before they look at this. So either side sees the other.
@@ -162,8 +167,6 @@ class IOLoop:
         self._pausing = False
         self._pause = threading.Lock()
         self._pause.acquire()
-
-        self._poller.register(self._wakeup, READ, self._wakeup)
 
     # -- Any thread ------------------------------------------------------
 

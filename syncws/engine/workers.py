@@ -320,6 +320,15 @@ class WorkerPool:
                 self._active += 1
                 worker.gate.release()
 
+    def abandon(self) -> None:
+        """In a forked child: what is queued is the parent's, as the workers are.
+
+        One of them may have forked, in a callback. It ends when that returns.
+        """
+        self._lock = threading.Lock()
+        self._stopping = True
+        self.queue.clear()
+
     def is_alive(self) -> bool:
         """Whether any of the workers is still there."""
         with self._lock:

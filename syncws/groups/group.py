@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 
 from ..endpoint import Endpoint, Line, connection_of
@@ -39,6 +41,7 @@ class Group:
         # Guarded by _lock.
         self._lock = threading.Lock()
         self._members: dict[Endpoint, _Membership] = {}
+        _groups.add(self)
         for member in members:
             self.add(member)
 
@@ -138,3 +141,15 @@ class Group:
                 members = {one: members[one] for one in members if one not in excluded}
             outbounds = [membership.connection.outbound for membership in members.values()]
         return share(opcode, payload, outbounds)
+
+
+_groups: weakref.WeakSet[Group] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for group in list(_groups):
+        group._lock = threading.Lock()  # who held it is not here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -57,7 +57,11 @@ class Acceptor:
     def listen(self) -> None:
         """Accept from now on."""
         if self._sock.fileno() >= 0:
-            self._loop.register(self._sock, READ, self)
+            try:
+                self._loop.register(self._sock, READ, self)
+            except OSError as exc:
+                self._back_off(exc)
+                return
             self._listening = True
 
     def on_ready(self, mask: int) -> None:
@@ -72,7 +76,11 @@ class Acceptor:
                     continue  # the client went away meanwhile
                 self._back_off(exc)
                 return
-            self._on_accept(sock)
+            try:
+                self._on_accept(sock)
+            except OSError as exc:  # it was accepted, but the selector has no room for it
+                self._back_off(exc)
+                return
 
     def _back_off(self, error: OSError) -> None:
         """The connections stay in the system's queue; trying on would only spin."""

@@ -9,6 +9,7 @@ import signal
 import ssl as ssl_module
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -157,6 +158,7 @@ class Listener:
         self._starts = 0
         self._addresses: list[Address] = []
         self._loop: IOLoop | None = None
+        _listeners.add(self)
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, self._addresses)) or self._unix_path or self._host
@@ -298,7 +300,12 @@ class Listener:
             if self._phase is not _Phase.NEW:
                 raise RuntimeError("the listener is started already")
             sockets = open_sockets(self._host, self._port, self._unix_path, self._backlog)
-            self._loop = loop = self._engine.acquire()
+            try:
+                self._loop = loop = self._engine.acquire()
+            except BaseException:
+                for sock in sockets:
+                    sock.close()
+                raise
             self._addresses = [address_of(sock.getsockname()) for sock in sockets]
             self._phase = _Phase.STARTED
             self._starts += 1
@@ -405,6 +412,15 @@ class Listener:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stops.put(_SIGNAL)  # the one queue that may be filled in a signal handler
 
+    def _after_fork(self) -> None:
+        """In the child: whoever held a lock, or stopped this, is not here."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._router.renew()
+        self._reception.forget()
+        if self._phase is _Phase.STOPPING:
+            self._phase = _Phase.STARTED
+
     def __enter__(self) -> Listener:
         self.start()
         return self
@@ -429,3 +445,15 @@ class Listener:
 def _check_stop(timeout: float) -> float:
     check_timeout("timeout", timeout, optional=False)
     return timeout
+
+
+_listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for listener in list(_listeners):
+        listener._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -99,7 +99,11 @@ class Opening:
         self.head = b""
         loop.own(self)
         register = loop.modify if resumed else loop.register
-        register(transport.sock, self._mask, self)
+        try:
+            register(transport.sock, self._mask, self)
+        except BaseException:
+            loop.disown(self)
+            raise
         self._timer = None if deadline is None else loop.call_at(deadline, self.abort, self)
 
     def on_ready(self, mask: int) -> None:

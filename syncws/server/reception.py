@@ -285,18 +285,23 @@ class Reception:
         decide: Decide | None = None,
     ) -> Opening:
         assert self._loop is not None
-        self._tally.opened()
         options = self._options
-        opening = Opening(
-            self._loop,
-            transport,
-            deadline=None if timeout is None else self._loop.clock() + timeout,
-            max_size=options.max_handshake_size,
-            decide=decide or self._decide,
-            on_end=self._opening_ended,
-            resumed=resumed,
-            head_timeout=options.handshake_timeout,
-        )
+        try:
+            opening = Opening(
+                self._loop,
+                transport,
+                deadline=None if timeout is None else self._loop.clock() + timeout,
+                max_size=options.max_handshake_size,
+                decide=decide or self._decide,
+                on_end=self._opening_ended,
+                resumed=resumed,
+                head_timeout=options.handshake_timeout,
+            )
+        except BaseException:
+            transport.close()
+            self._left(transport)
+            raise
+        self._tally.opened()
         self._openings.add(opening)
         return opening
 

@@ -127,6 +127,10 @@ class Router:
         self._lock = threading.Lock()  # of those who replace the table
         self._table = _Table({})
 
+    def renew(self) -> None:
+        """In a forked child: who held the lock is not here."""
+        self._lock = threading.Lock()
+
     def attach(
         self, path: str, spec: ServiceSpec | None, resource: Callable[..., Any] | None = None
     ) -> None:
