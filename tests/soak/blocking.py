@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Blocking"]
 
-# Seconds that an answer may take.
-_PATIENCE = 60.0
-
 # Seconds between two rounds of a thread.
 _PAUSE = 0.1
 
@@ -28,10 +25,11 @@ _PAUSE = 0.1
 class _Caller:
     """One blocking client."""
 
-    def __init__(self, end: End, client: syncws.Client, rounds: int) -> None:
+    def __init__(self, end: End, client: syncws.Client, rounds: int, patience: float) -> None:
         self.end = end
         self.client = client
         self.rounds = rounds
+        self._patience = patience  # seconds
 
     def go_round(self, stock: Stock, dice: random.Random) -> None:
         """Send a few messages and take their answers."""
@@ -41,7 +39,7 @@ class _Caller:
             body = stock.body(dice.choice((0, 10, 500, 5000)))
             awaited += self.end.send(self.client, Kind.ECHO, body, stamp=time.monotonic())
         for _ in range(awaited):
-            self.end.take(self.client.receive(_PATIENCE))
+            self.end.take(self.client.receive(self._patience))
 
     def close(self) -> End:
         """End it in order, with everything delivered."""
@@ -50,7 +48,7 @@ class _Caller:
         end.send(self.client, Kind.FIN, "1000")
         try:
             while not end.drained:
-                message = end.take(self.client.receive(_PATIENCE))
+                message = end.take(self.client.receive(self._patience))
                 end.drained = message is not None and message.kind == Kind.FINACK
         finally:
             end.closed = True
@@ -85,7 +83,7 @@ class Blocking:
         """End all of them."""
         self._halt.set()
         for thread in self._threads:
-            thread.join(2 * _PATIENCE)
+            thread.join(2 * self._control.settings.patience)
 
     def _run(self, number: int) -> None:
         settings = self._control.settings
@@ -110,7 +108,8 @@ class Blocking:
         except syncws.ConnectError as exc:
             self._control.problem(f"not connected: {end.ident}, blocking: {exc!r}")
             return
-        callers.append(_Caller(end, client, dice.randint(5, 100)))
+        patience = self._control.settings.patience
+        callers.append(_Caller(end, client, dice.randint(5, 100), patience))
 
     def _close(self, caller: _Caller) -> None:
         self._tried(caller, lambda one: one.close())

@@ -40,9 +40,6 @@ _REPORT = 1.0
 _WAITING = 65_536
 _AWAITED = 40
 
-# Seconds that a connection may take to end.
-_PATIENCE = 60.0
-
 # How connections end, and how many of a hundred.
 _PLANS = {
     "drained": 35,
@@ -100,7 +97,6 @@ class Peer:
         """Begin to end it."""
         end, client = self.end, self.client
         end.plan = plan
-        self.deadline = time.monotonic() + _PATIENCE
         code = dice.choice((1000, 1001, 3000, 4999))
         end.expected = code
         if plan != "server close" and dice.random() < 0.5:
@@ -319,6 +315,7 @@ class Crew:
         """Begin to end one."""
         self._leave(peer)
         self._ending.add(peer)
+        peer.deadline = time.monotonic() + self.settings.patience
         peer.finish(plan, self._stock, self._dice)
 
     def _leave(self, peer: Peer) -> None:
@@ -355,13 +352,13 @@ class Crew:
             self.finish(peer, "drained")
             if len(self._ending) % 200 == 0:
                 self.settle()
-        self._wait(lambda: not self._ending, _PATIENCE + 5)
+        self._wait(lambda: not self._ending, self.settings.patience + 5)
         for peer in self._live:
             peer.end.plan = "stop"
 
     def wait_ended(self) -> None:
         """Wait until the server has closed the rest."""
-        self._wait(lambda: not (self._live or self._ending), _PATIENCE)
+        self._wait(lambda: not (self._live or self._ending), self.settings.patience)
         self.report()
         for peer in (*self._live, *self._ending):
             self.control.problem(f"no end: connection {peer.end.ident}, {peer.end.plan}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+import functools
 import random
 import struct
 import zlib
@@ -103,13 +104,19 @@ _WORDS = [
 ]
 
 
+@functools.cache
+def _matter() -> tuple[bytes, str]:
+    """Return what bodies are cut from: noise and text."""
+    dice = random.Random(0)
+    return dice.randbytes(524_288), " ".join(dice.choices(_WORDS, k=100_000))[:300_000]
+
+
 class Stock:
     """Bodies of mixed sizes, some of which compress well and others not at all."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._noise = self._random.randbytes(524_288)
-        self._text = " ".join(self._random.choices(_WORDS, k=100_000))[:300_000]
+        self._noise, self._text = _matter()
         self._limits, self._weights = zip(*_SIZES, strict=True)
 
     def size(self) -> int:

@@ -23,6 +23,7 @@ class Settings:
         sabotage: What the server does wrong; "" for nothing.
         seed: Of everything random.
         scratch: A directory for certificates.
+        patience: Seconds that an answer, or an end, may take.
     """
 
     connections: int
@@ -32,6 +33,7 @@ class Settings:
     sabotage: str = ""
     seed: int = 1
     scratch: str = ""
+    patience: float = 60.0
 
     @classmethod
     def of(
@@ -43,7 +45,7 @@ class Settings:
         churn: float | None = None,
         sabotage: str = "",
         seed: int = 1,
-        scratch: str = "",
+        patience: float = 60.0,
     ) -> Settings:
         """Fill in what is not given from the number of connections."""
         return cls(
@@ -53,7 +55,7 @@ class Settings:
             churn=min(250.0, max(5.0, 0.1 * connections)) if churn is None else churn,
             sabotage=sabotage,
             seed=seed,
-            scratch=scratch,
+            patience=patience,
         )
 
     # -- Who there is ----------------------------------------------------
@@ -89,7 +91,7 @@ class Settings:
     def broadcasts(self) -> float:
         """Broadcasts a second: a fifth of all messages, as far as sensible."""
         members = self.group_share * self.callback_clients
-        return max(2.0, min(10.0, 0.2 * self.rate / members))
+        return max(2.0, min(20.0, 0.2 * self.rate / members))
 
     @property
     def acts(self) -> float:
