@@ -2287,6 +2287,39 @@ def test_a_member_that_is_too_slow_is_closed(make: MakeBench) -> None:
     assert bench.opcodes() == [ERROR, CLOSED]
 
 
+def test_a_member_that_is_too_slow_gets_nothing_after_what_it_has_missed(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000)
+    filling = fill(bench)
+    outbound = bench.connection.outbound
+    assert share(TEXT, b"missed", [outbound]) == 0
+    bench.transport.room = None
+    outbound.flush()  # before the I/O thread has heard of it
+    assert outbound.size == 0
+    assert share(TEXT, b"after it", [outbound]) == 0
+    with pytest.raises(ConnectionClosed):
+        outbound.send(TEXT, b"to it alone")
+    bench.turn()
+    assert bench.peer_gets() == [
+        Event(BINARY, filling),
+        Event(CLOSE, Close(1013, "too slow")),
+    ]
+    assert bench.opcodes() == [ERROR]
+
+
+def test_a_member_that_is_too_slow_answers_a_close_that_has_come(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000)
+    filling = fill(bench)
+    bench.inbox.is_busy = True
+    bench.peer_sends(bench.encoder.close(Close(1000)))
+    bench.turn()
+    assert bench.connection.state is State.ANSWERING
+    assert share(TEXT, b"missed", [bench.connection.outbound]) == 0
+    bench.connection.conclude()
+    bench.transport.room = None
+    bench.turn()
+    assert bench.peer_gets() == [Event(BINARY, filling), Event(CLOSE, Close(1000))]
+
+
 def test_a_member_that_is_too_slow_and_has_closed_meanwhile(make: MakeBench) -> None:
     bench = make(send_buffer_size=1000)
     fill(bench)

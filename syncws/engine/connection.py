@@ -709,7 +709,7 @@ class Connection:
         with self.outbound.lock:
             if self._state is State.CLOSED:
                 return
-            if self.outbound.open:
+            if self._state is _OPEN or self._state is _ANSWERING:
                 self.closed_here = True
                 answering = self._state is State.ANSWERING
                 self._send_close(close, State.ENDING if answering else State.CLOSING)
@@ -745,7 +745,7 @@ class Connection:
                 return
             if self._end.error is None:
                 self._end.error = error
-            if self.outbound.open:
+            if self._state is _OPEN or self._state is _ANSWERING:
                 answering = self._state is State.ANSWERING
                 self._send_close(close, State.ENDING if answering else State.CLOSING)
         deadline = self._loop.clock() + self._config.close_timeout

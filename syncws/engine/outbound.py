@@ -512,6 +512,8 @@ def share(opcode: int, payload: bytes, members: Iterable[Outbound]) -> int:
                             dirty[loop].append(member)
                         else:
                             dirty[loop] = [member]
+            if behind:
+                member.open = False  # nothing may come after what it has missed
         if behind:
             member.fall_behind()
         else:
