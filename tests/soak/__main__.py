@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -74,12 +75,18 @@ def main(arguments: list[str] | None = None) -> int:
     if reason := refusal(settings, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
         print(reason, file=sys.stderr)
         return 2
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(wanted, signal.default_int_handler)
     print(
         f"{settings.connections} connections for {settings.seconds:.0f} s, "
         f"{settings.rate:.0f} messages/s, {settings.churn:.0f} new connections/s",
         flush=True,
     )
-    result = soak(settings, lambda text: print(text, flush=True))
+    try:
+        result = soak(settings, lambda text: print(text, flush=True))
+    except KeyboardInterrupt:
+        print("given up", file=sys.stderr)
+        return 1
     print(table(result))
     if options.json is not None:
         options.json.write_text(json.dumps(result.figures | {"wrong": result.problems}, indent=1))

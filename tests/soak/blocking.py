@@ -84,6 +84,8 @@ class Blocking:
         self._halt.set()
         for thread in self._threads:
             thread.join(2 * self._control.settings.patience)
+            if thread.is_alive():
+                self._control.problem(f"hangs: {thread.name}")
 
     def _run(self, number: int) -> None:
         settings = self._control.settings

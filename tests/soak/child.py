@@ -110,7 +110,7 @@ class State:
             "connections": self.connections,
         }
 
-    def left(self, timeout: float = 15.0) -> tuple[dict[str, Any], list[str]]:
+    def left(self, timeout: float) -> tuple[dict[str, Any], list[str]]:
         """Return the state now, and what there is beside this one, once that has gone or not."""
         deadline = time.monotonic() + timeout
         while True:

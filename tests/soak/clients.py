@@ -7,6 +7,7 @@ has the server's addresses; then it obeys the orders "finish" and "quit".
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import json
 import queue
@@ -32,9 +33,8 @@ __all__ = ["Dialling", "Peer"]
 # Threads that open connections.
 _OPENERS = 8
 
-# Seconds between turns of the thread that sends, and between reports.
+# Seconds between turns of the thread that sends.
 _TICK = 0.02
-_REPORT = 1.0
 
 # What a client may have under way: bytes that wait, and echoes that are awaited.
 _WAITING = 65_536
@@ -267,7 +267,7 @@ class Crew:
                 churn -= 1
                 (plan,) = self._dice.choices(plans, weights)
                 self.finish(self._dice.choice(self._live), plan)
-            if now - reported > _REPORT:
+            if now - reported > self.settings.report_interval:
                 reported = now
                 self.report()
 
@@ -343,6 +343,9 @@ class Crew:
 
     def drain(self) -> None:
         """End half of them in order, and leave the rest to the server's stop."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._orders.get_nowait()  # when it was interrupted
         for _ in self._openers:
             self._orders.put(None)
         for opener in self._openers:
@@ -393,7 +396,7 @@ def main() -> None:
         control.tell("quiet")
         crew.wait_ended()
     del crew, blocking, dialling, conductor
-    after, left = before.left()
+    after, left = before.left(control.settings.patience / 4)
     control.tell("done", before=before.report(), after=after, left=left)
 
 

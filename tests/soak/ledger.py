@@ -348,7 +348,7 @@ _ENDS: dict[str, tuple[tuple[int | None, ...], tuple[int | None, ...]]] = {
     "abort": ((LOST,), (LOST,)),
     "server abort": ((LOST,), (LOST,)),
     "cut": ((LOST,), (LOST,)),
-    "evicted": ((1013,), (1013,)),
+    "evicted": ((1013, LOST), (1013,)),  # the answer may come too late
     "evicted, cut": ((LOST,), (LOST,)),
 }
 

@@ -65,7 +65,7 @@ def _wrong_messages(figures: Mapping[str, Any]) -> Iterator[str]:
 def _wrong_processes(figures: Mapping[str, Any]) -> Iterator[str]:
     for name, samples in figures["samples"].items():
         memory = memory_of(figures, name)
-        if memory["grown"]:
+        if memory["grown"] and figures["judges_memory"]:
             yield (
                 f"{name}: memory grows: {memory['first']} KiB after the warm-up, "
                 f"{memory['last']} KiB at the end, {memory['slope']:.0f} KiB a minute"

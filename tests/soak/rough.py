@@ -160,10 +160,12 @@ class Crowd:
         self._halt.set()
         for thread in self._threads:
             thread.join(120.0)
+            if thread.is_alive():
+                self._control.problem(f"hangs: {thread.name}")
 
     def report(self, halt: threading.Event) -> None:
         """Say how it goes, until told to halt."""
-        while not halt.wait(1.0):
+        while not halt.wait(self._control.settings.report_interval):
             self._control.flush()
             self._control.tell("stats", opened=self.opened, open=len(self._threads))
 
@@ -327,7 +329,7 @@ def main() -> None:
     control.tell("stats", opened=crowd.opened, open=0)
     control.tell("quiet")
     del crowd, reporter
-    after, left = before.left()
+    after, left = before.left(control.settings.patience / 4)
     control.tell("done", before=before.report(), after=after, left=left)
 
 

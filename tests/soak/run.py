@@ -202,6 +202,7 @@ class Run:
         figures = {
             "settings": dataclasses.asdict(self.settings),
             "warm_up": self.settings.warm_up,
+            "judges_memory": self.settings.judges_memory,
             "interrupted": self.interrupted,
             "opening": self.opening,
             "peak": self.peak,

@@ -31,9 +31,6 @@ __all__ = ["PLAIN", "TLS", "cut"]
 PLAIN = tuple(f"127.0.0.{number}" for number in range(1, 7))
 TLS = ("127.0.0.7", "127.0.0.8")
 
-# Seconds between reports.
-_REPORT = 1.0
-
 # Bytes that the system keeps for a member of the crowd, so that it is seen to be slow.
 _CROWD_BUFFER = 16_384
 
@@ -293,7 +290,7 @@ def main() -> None:
     found = listeners(hall)
     addresses = [(host, port) for one in found for host, port in one.addresses]  # type: ignore[misc]
     threads = [
-        every(_REPORT, report, halt),
+        every(control.settings.report_interval, report, halt),
         every(1 / control.settings.broadcasts, hall.broadcast, hall.stopping),
     ]
     control.tell("ready", addresses=addresses, state=before.report())
@@ -312,7 +309,7 @@ def main() -> None:
     control.flush()
     control.tell("stats", **hall.stats())
     found.clear()
-    after, left = before.left()
+    after, left = before.left(control.settings.patience / 4)
     control.tell("done", before=before.report(), after=after, left=left)
 
 

@@ -100,8 +100,18 @@ class Settings:
 
     @property
     def warm_up(self) -> float:
-        """Seconds after which memory must be flat."""
+        """Seconds after which memory must be flat, if the run is long enough to tell."""
         return min(60.0, self.seconds / 3)
+
+    @property
+    def judges_memory(self) -> bool:
+        """Whether it is."""
+        return self.seconds >= 180
+
+    @property
+    def report_interval(self) -> float:
+        """Seconds between the reports of the processes."""
+        return max(0.1, min(1.0, self.seconds / 20))
 
     @property
     def descriptors(self) -> int:

@@ -18,6 +18,7 @@ def figures(**changes: Any) -> dict[str, Any]:
     counts = dict.fromkeys(("lost", "duplicated", "reordered", "corrupt", "untold", "ended"), 0)
     return {
         "warm_up": 60.0,
+        "judges_memory": True,
         "interrupted": False,
         "opening": 1.0,
         "peak": 10,
@@ -71,6 +72,13 @@ def test_what_is_wrong_is_named(changes: dict[str, Any], text: str) -> None:
     assert len(problems) == 1
     assert text in problems[0]
     assert f"  {problems[0]}" in table(Result(found, problems))
+
+
+def test_a_short_run_does_not_judge_memory() -> None:
+    found = figures(samples={"server": GROWING}, judges_memory=False)
+    assert problems_of(found) == []
+    assert not Settings.of(1000, 60).judges_memory
+    assert Settings.of(10_000, 600).judges_memory
 
 
 def test_the_command_has_two_sizes() -> None:
