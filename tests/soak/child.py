@@ -16,6 +16,7 @@ from typing import Any
 from syncws.engine.connection import Connection
 
 from ..benchmarks.process import die_with_parent, raise_file_limit
+from .heap import heap
 from .settings import Settings
 
 __all__ = ["Control", "State", "wait_until"]
@@ -42,6 +43,11 @@ class Control(logging.Handler):
         logging.getLogger("syncws").addHandler(self)
         threading.excepthook = self._thread_died
         sys.unraisablehook = self._unraisable
+
+    def stats(self, **figures: Any) -> None:
+        """Report how it goes."""
+        self.flush()
+        self.tell("stats", heap=heap(), **figures)
 
     def tell(self, what: str, **report: Any) -> None:
         """Report something."""

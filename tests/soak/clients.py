@@ -329,9 +329,7 @@ class Crew:
     def report(self) -> None:
         """Say how it goes."""
         ends = [peer.end for peer in (*self._live, *self._ending)]
-        self.control.flush()
-        self.control.tell(
-            "stats",
+        self.control.stats(
             open=len(ends),
             opened=self.opened,
             sent=self._done["sent"] + sum(end.sent for end in ends),

@@ -57,11 +57,14 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return sum((x - middle_x) * (y - middle_y) for x, y in points) / width
 
 
-def growth(points: Sequence[tuple[float, float]], warm_up: float) -> dict[str, Any]:
-    """Return how memory went after the warm-up: points of seconds and KiB.
+def growth(
+    points: Sequence[tuple[float, float]], warm_up: float, *, part: float = 0.1, least: float = 0
+) -> dict[str, Any]:
+    """Return how something went after the warm-up: points of seconds and amounts.
 
-    It has grown if the line through it says that it has, by more than a tenth
-    and by more than 24 MiB, and it is no less at the end than in the middle.
+    It has grown if the line through it says that it has, by more than this
+    part of it and by more than `least`, and it is no less at the end than in
+    the middle. The slope is by the minute.
     """
     late = [(x, y) for x, y in points if x >= warm_up]
     if len(late) < 2:
@@ -73,5 +76,5 @@ def growth(points: Sequence[tuple[float, float]], warm_up: float) -> dict[str, A
         "first": late[0][1],
         "last": late[-1][1],
         "slope": rate * 60,
-        "grown": by > max(0.1 * late[0][1], 24 * 1024) and late[-1][1] >= middle,
+        "grown": by > max(part * late[0][1], least) and late[-1][1] >= middle,
     }

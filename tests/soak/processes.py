@@ -9,6 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +37,11 @@ class Sample(NamedTuple):
     """What a process takes up at a time."""
 
     at: float
-    memory: int  # KiB
+    memory: int  # resident, KiB
     threads: int
     descriptors: int
+    heap: int  # KiB, see `heap.Heap`
+    blocks: int
 
 
 class Child:
@@ -79,12 +82,12 @@ class Child:
         except OSError:
             raise Failure(f"{self.name} has ended") from None
 
-    def look(self, at: float) -> Sample | None:
-        """See what it takes up; None if it has ended."""
+    def look(self, at: float, heap: Sequence[int]) -> Sample | None:
+        """See what it takes up, beside what it says itself; None if it has ended."""
         pid = self._process.pid
         try:
             descriptors = len(os.listdir(f"/proc/{pid}/fd"))
-            sample = Sample(at, memory_kib(pid), threads(pid), descriptors)
+            sample = Sample(at, memory_kib(pid), threads(pid), descriptors, *heap)
         except (OSError, ProcessLookupError):
             return None
         self.samples.append(sample)

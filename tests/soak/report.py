@@ -34,10 +34,37 @@ class Result(NamedTuple):
     problems: list[str]
 
 
-def memory_of(figures: Mapping[str, Any], name: str) -> dict[str, Any]:
+class Kind(NamedTuple):
+    """One way to look at memory.
+
+    Attributes:
+        name: What it is called.
+        index: Where a sample has it.
+        part: By which part it may grow after the warm-up.
+        least: By how much it may in any case.
+        unit: What it is shown in, and how many of it that is.
+    """
+
+    name: str
+    index: int
+    part: float
+    least: float
+    unit: tuple[str, int]
+
+
+# What the C library keeps of freed memory makes resident memory grow for long;
+# what is in use does not.
+_MEMORY = (
+    Kind("resident memory", 1, 0.5, 48 * 1024, ("MiB", 1024)),
+    Kind("memory in use", 4, 0.1, 16 * 1024, ("MiB", 1024)),
+    Kind("small objects", 5, 0.1, 50_000, ("thousand", 1000)),
+)
+
+
+def memory_of(figures: Mapping[str, Any], name: str, kind: Kind) -> dict[str, Any]:
     """Return how the memory of a process went."""
-    points = [(sample[0], sample[1]) for sample in figures["samples"].get(name, ())]
-    return growth(points, figures["warm_up"])
+    points = [(sample[0], sample[kind.index]) for sample in figures["samples"].get(name, ())]
+    return growth(points, figures["warm_up"], part=kind.part, least=kind.least)
 
 
 def problems_of(figures: Mapping[str, Any]) -> list[str]:
@@ -64,12 +91,9 @@ def _wrong_messages(figures: Mapping[str, Any]) -> Iterator[str]:
 
 def _wrong_processes(figures: Mapping[str, Any]) -> Iterator[str]:
     for name, samples in figures["samples"].items():
-        memory = memory_of(figures, name)
-        if memory["grown"] and figures["judges_memory"]:
-            yield (
-                f"{name}: memory grows: {memory['first']} KiB after the warm-up, "
-                f"{memory['last']} KiB at the end, {memory['slope']:.0f} KiB a minute"
-            )
+        for kind in _MEMORY if figures["judges_memory"] else ():
+            if memory_of(figures, name, kind)["grown"]:
+                yield f"{name}: growth of {kind.name}: {_memory(figures, name, kind)}"
         most = max((sample[2] for sample in samples), default=0)
         if most > _THREADS:
             yield f"{name}: {most} threads"
@@ -131,13 +155,9 @@ def _ms(seconds: float | None) -> str:
 
 def _process(figures: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
     samples = figures["samples"][name]
-    memory = memory_of(figures, name)
-    if memory["first"] is not None:
-        yield (
-            f"{name}: memory after the warm-up, at the end",
-            f"{memory['first'] / 1024:.1f} MiB, {memory['last'] / 1024:.1f} MiB, "
-            f"{memory['slope'] / 1024:+.2f} MiB a minute",
-        )
+    for kind in _MEMORY:
+        if text := _memory(figures, name, kind):
+            yield f"{name}: {kind.name}", text
     if samples:
         yield (
             f"{name}: threads, descriptors at the most",
@@ -150,6 +170,18 @@ def _process(figures: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]
     if done is not None:
         yield f"{name}: before it all", _state(done["before"])
         yield f"{name}: after it all", _state(done["after"])
+
+
+def _memory(figures: Mapping[str, Any], name: str, kind: Kind) -> str:
+    memory = memory_of(figures, name, kind)
+    if memory["first"] is None:
+        return ""
+    unit, size = kind.unit
+    minutes = figures["warm_up"] / 60
+    return (
+        f"{memory['first'] / size:.1f} {unit} at minute {minutes:.1f}, "
+        f"{memory['last'] / size:.1f} at the end, {memory['slope'] / size:+.2f} a minute"
+    )
 
 
 def _state(state: Mapping[str, int]) -> str:

@@ -166,8 +166,7 @@ class Crowd:
     def report(self, halt: threading.Event) -> None:
         """Say how it goes, until told to halt."""
         while not halt.wait(self._control.settings.report_interval):
-            self._control.flush()
-            self._control.tell("stats", opened=self.opened, open=len(self._threads))
+            self._control.stats(opened=self.opened, open=len(self._threads))
 
     def _run(self, number: int) -> None:
         dice = random.Random(self._control.settings.seed * 10_000 + number)
@@ -325,8 +324,7 @@ def main() -> None:
         crowd.finish()
     halt.set()
     reporter.join()
-    control.flush()
-    control.tell("stats", opened=crowd.opened, open=0)
+    control.stats(opened=crowd.opened, open=0)
     control.tell("quiet")
     del crowd, reporter
     after, left = before.left(control.settings.patience / 4)

@@ -108,8 +108,9 @@ class Run:
         now = time.monotonic()
         if self.soaked and now - self._sampled >= self._interval:
             self._sampled = now
-            for child in self.children.values():
-                child.look(now - self.soaked)
+            for name, child in self.children.items():
+                heap = self.stats.get(name, {}).get("heap", (0, 0))
+                child.look(now - self.soaked, heap)
         if now - self._shown >= _PROGRESS:
             self._shown = now
             self._progress(now)

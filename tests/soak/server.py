@@ -284,8 +284,7 @@ def main() -> None:
     halt = threading.Event()
 
     def report() -> None:
-        control.flush()
-        control.tell("stats", **hall.stats())
+        control.stats(**hall.stats())
 
     found = listeners(hall)
     addresses = [(host, port) for one in found for host, port in one.addresses]  # type: ignore[misc]
@@ -306,8 +305,7 @@ def main() -> None:
     halt.set()
     for thread in threads:
         thread.join()
-    control.flush()
-    control.tell("stats", **hall.stats())
+    control.stats(**hall.stats())
     found.clear()
     after, left = before.left(control.settings.patience / 4)
     control.tell("done", before=before.report(), after=after, left=left)

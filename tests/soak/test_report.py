@@ -29,7 +29,7 @@ def figures(**changes: Any) -> dict[str, Any]:
         "counts": counts,
         "findings": [],
         "broadcasts": 3,
-        "samples": {"server": [(x * 10.0, 100_000, 12, 20) for x in range(60)]},
+        "samples": {"server": [(x * 10.0, 100_000, 12, 20, 5000, 9000) for x in range(60)]},
         "looks": {"server": [STATE, STATE]},
         "done": {"server": {"before": STATE, "after": STATE, "left": []}},
         "problems": [],
@@ -44,8 +44,11 @@ def test_all_is_well() -> None:
     assert "All is well." in table(result)
 
 
-GROWING = [(x * 10.0, 100_000 + x * 2000, 12, 20) for x in range(60)]
-THREADS = [(x * 10.0, 100_000, 12 + 2 * x, 20) for x in range(60)]
+RESIDENT = [(x * 10.0, 100_000 + x * 2000, 12, 20, 5000, 9000) for x in range(60)]
+KEPT = [(x * 10.0, 100_000 + x * 500, 12, 20, 5000, 9000) for x in range(60)]
+USED = [(x * 10.0, 100_000, 12, 20, 5000 + x * 500, 9000) for x in range(60)]
+OBJECTS = [(x * 10.0, 100_000, 12, 20, 5000, 9000 + x * 2000) for x in range(60)]
+THREADS = [(x * 10.0, 100_000, 12 + 2 * x, 20, 5000, 9000) for x in range(60)]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,12 @@ THREADS = [(x * 10.0, 100_000, 12 + 2 * x, 20) for x in range(60)]
         ({"counts": {"untold": 1}}, "1 ends that somebody was not told of"),
         ({"pairs": 0}, "no connection has come to its end"),
         ({"totals": {"client received": 1}}, "the server has received nothing"),
-        ({"samples": {"server": GROWING}}, "server: memory grows"),
+        ({"samples": {"server": RESIDENT}}, "server: growth of resident memory: 109.4 MiB at"),
+        (
+            {"samples": {"server": USED}},
+            "server: growth of memory in use: 7.8 MiB at minute 1.0, 33.7",
+        ),
+        ({"samples": {"server": OBJECTS}}, "server: growth of small objects: 21.0 thousand at"),
         ({"samples": {"server": THREADS}}, "server: 130 threads"),
         ({"looks": {"server": [STATE, STATE | {"objects": 50_000}]}}, "1000 objects became 50000"),
         ({"done": {}}, "server: it has not come to its end"),
@@ -74,8 +82,12 @@ def test_what_is_wrong_is_named(changes: dict[str, Any], text: str) -> None:
     assert f"  {problems[0]}" in table(Result(found, problems))
 
 
+def test_what_the_system_keeps_of_freed_memory_is_none_of_ours() -> None:
+    assert problems_of(figures(samples={"server": KEPT})) == []
+
+
 def test_a_short_run_does_not_judge_memory() -> None:
-    found = figures(samples={"server": GROWING}, judges_memory=False)
+    found = figures(samples={"server": USED}, judges_memory=False)
     assert problems_of(found) == []
     assert not Settings.of(1000, 60).judges_memory
     assert Settings.of(10_000, 600).judges_memory
