@@ -155,7 +155,7 @@ class Dispatcher(_Bound):
         on_done: Called in a worker after the last event.
 
     Attributes:
-        current: The event that is handled now, or the last one.
+        current: The event that is handled now, if one is.
     """
 
     __slots__ = ("_handle", "_inbox", "_loop", "_on_done", "_running", "current")
@@ -226,6 +226,7 @@ class Dispatcher(_Bound):
             # Before each, the first as well: what this was queued for may have
             # been handled since, for `put` fills the inbox before it takes the lock.
             while not inbox:
+                self.current = None  # it may be large, and the next one far
                 running.release()
                 # What came between the look and the release found it held.
                 if not (inbox and running.acquire(False)):
@@ -270,7 +271,8 @@ class Dispatcher(_Bound):
 
     def describe(self) -> str:
         """Say which callback runs."""
-        return describe_call(self._handle, (self.current,))
+        event = self.current
+        return "a callback" if event is None else describe_call(self._handle, (event,))
 
 
 class Mailbox(_Bound):
