@@ -65,9 +65,12 @@ def make() -> Iterator[MakePool]:
     pools: list[WorkerPool] = []
 
     def make_pool(
-        size: int = 4, max_size: int = 8, wake_loop: Callable[[], None] = lambda: None
+        size: int = 4,
+        max_size: int = 8,
+        wake_loop: Callable[[], None] = lambda: None,
+        slow_after: float | None = None,
     ) -> WorkerPool:
-        pools.append(WorkerPool(size, max_size, "pool", wake_loop))
+        pools.append(WorkerPool(size, max_size, "pool", wake_loop, slow_after=slow_after))
         return pools[-1]
 
     yield make_pool
@@ -536,6 +539,47 @@ def test_a_pool_does_not_shrink_below_its_size(make: MakePool) -> None:
     assert asked == [workers._LINGER, -1]
     pool._workers.clear()
     pool._idle.clear()
+
+
+# -- What runs for long ----------------------------------------------
+
+
+def test_looks_go_on_until_every_worker_rests(make: MakePool) -> None:
+    """Also while one has taken its work and not begun it: it may never return."""
+    taken, may_begin = threading.Event(), threading.Event()
+
+    def wake_loop() -> None:
+        taken.set()
+        assert may_begin.wait(HANG)
+
+    pool = make(1, 1, wake_loop, slow_after=100.0)
+    assert not pool.look(0.0)
+    job = Job(blocks=True)
+    pool.submit([job])
+    assert taken.wait(HANG)
+    assert pool.running() == []
+    assert pool.look(1.0)
+    may_begin.set()
+    job.worker()
+    assert pool.look(2.0)
+    ((name, call, _),) = pool.running()
+    assert (name, call) == ("pool-1", "<job>")
+    job.end()
+    settle(pool)
+    assert not pool.look(3.0)
+    assert pool.running() == []
+
+
+def test_looks_go_on_while_work_is_queued(make: MakePool) -> None:
+    pool = make(1, 1, slow_after=100.0)
+    pool.queue.append(Job())
+    assert pool.look(0.0)
+    pool.queue.clear()
+
+
+def test_a_pool_that_warns_of_nothing_is_not_looked_at(make: MakePool) -> None:
+    assert make().look_interval is None
+    assert make(slow_after=10.0).look_interval == 2.5
 
 
 # -- What goes wrong -------------------------------------------------

@@ -209,11 +209,12 @@ class WorkerPool:
         return True
 
     def look(self, now: float) -> bool:
-        """Warn of what has run for long; return whether anything runs."""
+        """Warn of what has run for long; return whether anything runs, or is about to."""
         assert self._lookout is not None
         with self._lock:
             workers = list(self._workers)
-        return self._lookout.look(workers, now)
+            awake = len(workers) > len(self._idle)
+        return self._lookout.look(workers, now) or awake or bool(self.queue)
 
     # -- Worker threads --------------------------------------------------
 
