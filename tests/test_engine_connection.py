@@ -2004,6 +2004,9 @@ def test_what_tls_wants_is_what_the_selector_waits_for(make: MakeBench) -> None:
     transport.wants_write = True
     bench.connection.on_ready(READ)
     assert interest(bench) == 0
+    bench.peer_says(TEXT, b"not yet")
+    bench.connection.on_ready(WRITE)
+    assert bench.inbox.events == []
     transport.wants_write = False
     # Writing that waits for it to be readable.
     transport.room = 0

@@ -302,6 +302,16 @@ def test_a_handshake_waits_until_its_part_is_sent(contexts: Contexts) -> None:
     peer.close()
 
 
+def test_what_came_with_the_handshake_is_taken(make_tls: MakePair) -> None:
+    ours, theirs = make_tls(handshake=False)
+    assert not ours.handshake()
+    assert not theirs.handshake()
+    assert ours.handshake()
+    ours.send(b"in the same segment")
+    assert theirs.handshake()
+    assert take(theirs) == b"in the same segment"
+
+
 def test_who_breaks_the_rules_is_told(contexts: Contexts) -> None:
     ours, peer = socket.socketpair()
     transport = TLSTransport(ours, contexts[1], server_side=True)
@@ -341,6 +351,9 @@ class Layer:
             raise ssl.SSLWantReadError
         buffer[: len(self.gives)] = self.gives
         return len(self.gives)
+
+    def pending(self) -> int:
+        return 0
 
     def write(self, data: memoryview) -> int:
         if self.writes:

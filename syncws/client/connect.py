@@ -333,7 +333,6 @@ def _upgrade(transport: Transport, handshake: ClientHandshake, deadline: Deadlin
         if size < 0:
             _wait(transport, transport.wants_write, deadline)
         else:
-            _remaining(deadline)
             agreement = handshake.receive(bytes(buffer[:size]))
     return agreement
 

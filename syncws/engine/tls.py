@@ -60,6 +60,7 @@ class TLSTransport:
         "_failure",
         "_in",
         "_lock",
+        "_more",
         "_out",
         "_rest",
         "_sealed",
@@ -89,9 +90,10 @@ class TLSTransport:
 
         # Guarded by _lock, as the TLS layer is.
         self._lock = threading.Lock()
-        self._rest = memoryview(b"")  # records that the socket has not taken yet
+        self._rest: bytes | memoryview = b""  # records that the socket has not taken yet
         self._sealed = 0  # bytes in these that `send` has not called taken
         self._empty = 0  # bytes received since there were data
+        self._more = True  # of what was received, also with the handshake, there may be more
         self._ended = False  # nothing more is sent, and what comes is of no interest
         self._failure: OSError | None = None  # came behind some data, and is told next
 
@@ -123,12 +125,13 @@ class TLSTransport:
     def _flush(self) -> bool:
         """Send what waits; return whether that is all. Requires _lock."""
         while self._rest or self._out.pending:
-            if not self._rest:
-                self._rest = memoryview(self._out.read())
+            rest = self._rest or self._out.read()
+            self._rest = rest
             try:
-                self._rest = self._rest[self.sock.send(self._rest) :]
+                sent = self.sock.send(rest)
             except (BlockingIOError, InterruptedError):
                 return False
+            self._rest = b"" if sent == len(rest) else memoryview(rest)[sent:]
         return True
 
     def _warn(self) -> None:
@@ -184,14 +187,15 @@ class TLSTransport:
             if not self._flush() and self._waiting() > _WAITING:
                 self.wants_write = True
                 return -1
-            size = self._open(buffer)
+            size = self._open(buffer) if self._more else -1
             if size < 0 and self._fill():
                 size = self._open(buffer)
             if size > 0:
                 self._empty = 0
             elif self._empty > _EMPTY:
                 raise ssl.SSLError("the peer sends messages of TLS without any data")
-            self._warn()  # or answer: whatever the TLS layer has to say
+            if self._out.pending:
+                self._warn()  # or answer: whatever the TLS layer has to say
             return size
 
     def _waiting(self) -> int:
@@ -207,10 +211,15 @@ class TLSTransport:
         """Return what `receive` does, of what was received. Requires _lock."""
         view = memoryview(buffer)
         size = 0
+        self._more = True
         try:
             while got := self._tls.read(len(view) - size, view[size:]):
                 size += got  # type: ignore[operator]
+                if not (self._in.pending or self._tls.pending()):
+                    self._more = False
+                    return size
         except ssl.SSLWantReadError:
+            self._more = False
             return size or -1
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             pass
