@@ -40,6 +40,15 @@ _SENDABLE = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 _naming = threading.Lock()
 
 
+def _after_fork_in_child() -> None:
+    global _naming
+    _naming = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 class Line(Protocol):
     """What is behind an endpoint: a `Connection`, or several, one after the other."""
 

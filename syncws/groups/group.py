@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from ..endpoint import Endpoint, Line, connection_of
+from ..engine.forks import renew_in_children
 from ..engine.outbound import share
 from ..protocol.events import BINARY, TEXT
 
@@ -39,6 +40,7 @@ class Group:
         # Guarded by _lock.
         self._lock = threading.Lock()
         self._members: dict[Endpoint, _Membership] = {}
+        renew_in_children(self)
         for member in members:
             self.add(member)
 
@@ -84,6 +86,10 @@ class Group:
             membership = self._members.pop(member, None)
         if membership is not None:
             membership.connection.not_when_ended(membership)
+
+    def _after_fork(self) -> None:
+        """In the child: whoever held the lock is not here."""
+        self._lock = threading.Lock()
 
     def _leave(self, member: Endpoint, membership: _Membership) -> None:
         """The member has ended: it is none by this membership any more."""

@@ -17,6 +17,7 @@ from ..callbacks import ServiceSpec
 from ..config import TLSConfig, check_count
 from ..endpoint import Address, address_of
 from ..engine.engine import Engine, default_engine
+from ..engine.forks import renew_in_children
 from ..engine.loop import IOLoop
 from ..service import Service
 from ..timing import Deadline, check_timeout
@@ -128,10 +129,19 @@ class Listener:
         self._starts = 0
         self._addresses: list[Address] = []
         self._loop: IOLoop | None = None
+        renew_in_children(self)
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, self._addresses)) or self._unix_path or self._host
         return f"<syncws.Listener {where}, {self._phase.value}>"
+
+    def _after_fork(self) -> None:
+        """In the child: who was about to start or stop this is not here, nor what was open."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._reception.forget()
+        if self._phase is _Phase.STOPPING:
+            self._phase = _Phase.STARTED
 
     # -- Services --------------------------------------------------------
 

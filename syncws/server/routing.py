@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from ..callbacks import ServiceSpec
+from ..engine.forks import renew_in_children
 from ..service import Service
 
 __all__ = ["Route", "Router", "parameters_of"]
@@ -126,6 +127,11 @@ class Router:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # of those who replace the table
         self._table = _Table({})
+        renew_in_children(self)
+
+    def _after_fork(self) -> None:
+        """In the child: who was about to replace the table is not here."""
+        self._lock = threading.Lock()
 
     def attach(
         self, path: str, spec: ServiceSpec | None, resource: Callable[..., Any] | None = None
