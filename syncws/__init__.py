@@ -29,7 +29,9 @@ from .errors import (
     InvalidContinuationFrameError,
     InvalidPayloadError,
     KeepaliveTimeout,
+    MessageTimeout,
     MessageTypeError,
+    OverloadError,
     PayloadTooBigError,
     ProtocolError,
     ReceiveTimeout,
@@ -44,6 +46,7 @@ from .native import speedups
 from .protocol.client_handshake import Response
 from .protocol.headers import Headers
 from .protocol.http import Query, Request
+from .server.basic_auth import BasicAuth
 from .server.caller import Caller
 from .server.listener import Listener
 from .server.upgrade import Upgrade
@@ -53,6 +56,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "BasicAuth",
     "Caller",
     "Client",
     "ClientConfig",
@@ -71,7 +75,9 @@ __all__ = [
     "InvalidPayloadError",
     "KeepaliveTimeout",
     "Listener",
+    "MessageTimeout",
     "MessageTypeError",
+    "OverloadError",
     "PayloadTooBigError",
     "ProtocolError",
     "Query",

@@ -288,6 +288,14 @@ class Runner:
         except BaseException as exc:
             self._raised(opcode, exc)
 
+    def describe_call(self, event: Event) -> str:
+        """Say which callback an event leads to. Any thread."""
+        names = {opcode: name for name, (_, opcode) in _CALLBACKS.items()}
+        service = self._spec.service
+        cls = service if isinstance(service, type) else type(service)
+        name = names[event.opcode] if self._calls is not None else "__init__"
+        return f"{cls.__name__}.{name} at {self._where}"
+
     def _untold(self, error: BaseException) -> None:
         """There is no on_error: nobody else would say why the connection has ended."""
         if not self._failed:

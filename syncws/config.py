@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .timing import check_timeout
+from .tls import make_context
 
 __all__ = [
     "TOKEN",
@@ -104,6 +105,10 @@ class ConnectionConfig:
         max_frame_size: Bytes of one incoming frame on the wire. None: as the
             message.
         max_fragments: Frames of one incoming message.
+        message_timeout: Seconds in which an incoming message must be here from
+            its first byte on, and one more for each KiB of it that has come;
+            over it the connection is closed with 1008. Time in which nothing
+            is read does not count. None: no limit.
         compression: True, False, or a `Compression`.
         ping_interval: Seconds between keepalive pings. None: no pings.
         ping_timeout: Seconds after a keepalive ping within which something,
@@ -123,6 +128,7 @@ class ConnectionConfig:
     max_message_size: int | None = 1_048_576
     max_frame_size: int | None = None
     max_fragments: int | None = 4096
+    message_timeout: float | None = 30.0
     compression: bool | Compression = True
     ping_interval: float | None = 20.0
     ping_timeout: float | None = 20.0
@@ -133,9 +139,9 @@ class ConnectionConfig:
     receive_queue_bytes: int = 1_048_576
 
     def __post_init__(self) -> None:
-        for name in ("idle_timeout", "ping_interval", "ping_timeout", "send_timeout"):
+        for name in ("ping_timeout", "send_timeout", *_NOT_ZERO):
             check_timeout(name, getattr(self, name))
-        for name in ("idle_timeout", "ping_interval"):
+        for name in _NOT_ZERO:
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} must be more than 0 seconds; None switches it off")
         check_timeout("close_timeout", self.close_timeout, optional=False)
@@ -157,6 +163,9 @@ class ConnectionConfig:
 
 
 _DEFAULT_COMPRESSION = Compression()
+
+# What would never let anything happen.
+_NOT_ZERO = ("idle_timeout", "message_timeout", "ping_interval")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +221,7 @@ class ClientConfig(ConnectionConfig):
     """
 
     subprotocols: Sequence[str] = ()
-    headers: Sequence[tuple[str, str]] = ()
+    headers: Sequence[tuple[str, str]] = field(default=(), repr=False)
     handshake_timeout: float | None = 10.0
 
     def __post_init__(self) -> None:
@@ -323,7 +332,7 @@ class TLSConfig:
             raise ValueError("with verify=False the ca_file would not be looked at: give one only")
 
     def client_context(self) -> ssl.SSLContext:
-        """Return a context for clients.
+        """Return a context for clients: TLS 1.2 and newer, without compression.
 
         Raises:
             OSError: A file cannot be read.
@@ -352,7 +361,7 @@ class TLSConfig:
                 with open(path, "rb"):  # the errors of `ssl` do not name the file
                     pass
         try:
-            context = ssl.create_default_context(purpose, cafile=self.ca_file)
+            context = make_context(purpose, self.ca_file)
         except ssl.SSLError as exc:
             what = f"the ca_file {str(self.ca_file)!r}"
             raise ValueError(f"{what} cannot be used: {_about(exc)}") from exc

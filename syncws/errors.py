@@ -16,6 +16,8 @@
     ├── MessageTypeError              also TypeError: text where binary was asked for
     ├── ReceiveTimeout                also TimeoutError: the connection is still usable
     ├── SendTimeout                   also TimeoutError: nothing of the message was sent
+    ├── OverloadError                 the listener's connections hold too much together
+    ├── MessageTimeout                also TimeoutError: a message took too long to come
     └── KeepaliveTimeout              also TimeoutError: the peer stopped answering
 
 Arguments that are wrong by themselves raise the builtin ValueError or
@@ -37,7 +39,9 @@ __all__ = [
     "InvalidContinuationFrameError",
     "InvalidPayloadError",
     "KeepaliveTimeout",
+    "MessageTimeout",
     "MessageTypeError",
+    "OverloadError",
     "PayloadTooBigError",
     "ProtocolError",
     "ReceiveTimeout",
@@ -248,6 +252,18 @@ class ReceiveTimeout(WebSocketError, TimeoutError):
 
 class SendTimeout(WebSocketError, TimeoutError):
     """The peer did not read for `send_timeout`; nothing of the message was sent."""
+
+
+class OverloadError(WebSocketError):
+    """A listener's connections held more than `max_buffered_bytes`, this one among the most."""
+
+    status_code = 1013
+
+
+class MessageTimeout(WebSocketError, TimeoutError):
+    """A message of the peer's did not come within `message_timeout`, and not at its pace."""
+
+    status_code = 1008
 
 
 class KeepaliveTimeout(WebSocketError, TimeoutError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 import threading
@@ -165,3 +166,13 @@ class GatedEncoder:
     def parts(self, *args: Any) -> tuple[bytes, ...]:
         self._gate.block()
         return self._encoder.parts(*args)
+
+
+class DirectJournal:
+    """Logs at once."""
+
+    def write(self, log: logging.Logger, level: int, message: str, *args: object) -> None:
+        log.log(level, message, *args)
+
+    def call(self, call: Callable[..., None], *args: Any) -> None:
+        call(*args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import logging
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import syncws
+from syncws.config import ClientConfig
 from tests.reconnecting import NEVER, NOW, Backend, Reconnector
 from tests.support import BINARY, HANG, TEXT, RawPeer, Task, client_tls
 
@@ -60,6 +62,8 @@ def test_the_options_are_those_of_a_client() -> None:
     for name in client.keys() & failover.keys():
         assert client[name] == failover[name]
     assert failover["failover_interval"].default == 1.0
+    config = {field.name for field in dataclasses.fields(ClientConfig)}
+    assert config <= client.keys()
     assert next(iter(failover)) == "urls"
     assert [p.kind for p in failover.values()][1:] == [inspect.Parameter.KEYWORD_ONLY] * (
         len(failover) - 1

@@ -26,6 +26,7 @@ from syncws.errors import (
     Close,
     ConnectionClosed,
     KeepaliveTimeout,
+    MessageTimeout,
     ProtocolError,
     SendTimeout,
 )
@@ -98,6 +99,7 @@ class Bench:
         inbox: Any = None,
         start: bool = True,
         secure: bool = False,
+        stream: bool = False,
         **options: Any,
     ) -> None:
         self.way = way
@@ -109,6 +111,7 @@ class Bench:
             queue=self.run_queue,
             submit=self.run_queue.extend,
             unblock=lambda now: None,
+            look_interval=None,
             stop=lambda: None,
         )
         ours, self.peer = socket.socketpair()
@@ -122,7 +125,7 @@ class Bench:
             self.loop,
             self.transport,
             client=client,
-            decoder=Decoder(client=client),
+            decoder=Decoder(client=client, stream_text=stream),
             encoder=Encoder(client=client),
             config=ConnectionConfig(**options),
             inbox=self.inbox,
@@ -161,8 +164,8 @@ class Bench:
         self.peer.sendall(data)
         self.turn()
 
-    def peer_says(self, opcode: int, payload: bytes) -> None:
-        self.peer_sends(self.encoder.message(opcode, payload))
+    def peer_says(self, opcode: int, payload: bytes, final: bool = True) -> None:
+        self.peer_sends(self.encoder.message(opcode, payload, final))
 
     def peer_closes(self, code: int, reason: str = "") -> None:
         self.peer_sends(self.encoder.close(Close(code, reason)))
@@ -1686,7 +1689,7 @@ def test_a_peer_that_does_not_answer_a_keepalive_ping(make: MakeBench, client: b
 
 
 def test_any_byte_is_a_sign_of_life(make: MakeBench) -> None:
-    bench = make(ping_interval=20.0, ping_timeout=5.0)
+    bench = make(ping_interval=20.0, ping_timeout=5.0, message_timeout=None)
     bench.advance(5.0)
     # A message that comes byte by byte, one for each ping; never a pong.
     for octet in bench.encoder.message(BINARY, b"")[:4]:
@@ -1700,7 +1703,7 @@ def test_any_byte_is_a_sign_of_life(make: MakeBench) -> None:
 
 @pytest.mark.parametrize("what", ["message", "ping", "fragment"])
 def test_whatever_comes_whole_is_a_sign_of_life(make: MakeBench, what: str) -> None:
-    bench = make(ping_interval=20.0, ping_timeout=5.0)
+    bench = make(ping_interval=20.0, ping_timeout=5.0, message_timeout=None)
     bench.advance(20.0)
     for _ in range(4):
         keepalive_ping(bench)
@@ -1766,8 +1769,144 @@ def test_a_paused_reader_that_goes_on_finds_a_dead_peer(make: MakeBench) -> None
     bench.advance(5.0)
     bench.inbox.is_full = False
     bench.inbox.on_room()
-    bench.advance(5.0)
+    bench.turn()
+    bench.advance(4.9)
+    assert bench.connection.state is State.OPEN
+    bench.advance(0.1)
     assert isinstance(bench.connection.error, KeepaliveTimeout)
+
+
+# -- Slow messages ---------------------------------------------------
+
+
+def slow(make: MakeBench, **options: Any) -> Bench:
+    return make(ping_interval=None, message_timeout=10.0, **options)
+
+
+@ROLES
+@pytest.mark.parametrize("how", ["frame", "fragments", "control", "header"])
+def test_a_message_that_is_not_here_in_time(make: MakeBench, client: bool, how: str) -> None:
+    bench = slow(make, client=client)
+    whole = {
+        "frame": lambda: bench.encoder.message(BINARY, bytes(1000)),
+        "fragments": lambda: bench.encoder.message(TEXT, b"a", False),
+        "control": lambda: bench.encoder.ping(bytes(100)),
+        "header": lambda: bench.encoder.message(BINARY, bytes(1000)),
+    }[how]()
+    bench.peer_sends(whole if how == "fragments" else whole[: 1 if how == "header" else 20])
+    bench.advance(9.9)
+    assert bench.connection.state is State.OPEN
+    bench.advance(0.1 + 20 / 1024)
+    assert [event.data.code for event in bench.peer_gets()] == [1008]
+    error = bench.connection.error
+    assert isinstance(error, MessageTimeout)
+    assert "10.0 s" in str(error)
+    assert bench.inbox.events == [Event(ERROR, error)]
+    bench.advance(bench.connection.config.close_timeout)
+    assert bench.connection.state is State.CLOSED, "though the peer says nothing more"
+
+
+def test_a_message_that_trickles_is_too_slow(make: MakeBench) -> None:
+    bench = slow(make)
+    whole = bench.encoder.message(BINARY, bytes(1000))
+    for octet in whole[:10]:
+        bench.peer_sends(bytes([octet]))
+        bench.advance(1.0)
+    bench.advance(0.1)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+def test_what_comes_with_the_first_byte_counts_too(make: MakeBench) -> None:
+    bench = slow(make)
+    whole = bench.encoder.message(BINARY, bytes(20 * 1024))
+    bench.peer_sends(whole[:-1])
+    bench.advance(10.0 + 19.9)
+    assert bench.connection.state is State.OPEN
+    bench.advance(0.2)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+def test_fragments_do_not_begin_the_time_anew(make: MakeBench) -> None:
+    bench = slow(make)
+    bench.peer_says(TEXT, b"", False)
+    for _ in range(10):
+        bench.peer_says(TEXT, b"", False)
+        bench.advance(1.0)
+    bench.advance(0.1)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+def test_a_message_that_gets_on_has_all_the_time_it_takes(make: MakeBench) -> None:
+    bench = slow(make)
+    whole = bench.encoder.message(BINARY, bytes(64 * 1024))
+    for start in range(0, len(whole), 2048):
+        bench.peer_sends(whole[start : start + 2048])
+        bench.advance(2.0)
+    assert bench.inbox.events == [Event(BINARY, bytes(64 * 1024))]
+    bench.advance(100.0)
+    assert bench.connection.state is State.OPEN
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_each_message_has_its_own_time(make: MakeBench, size: int) -> None:
+    """Also where every read ends amid the next one."""
+    bench = slow(make)
+    whole = bench.encoder.message(BINARY, bytes(size))
+    bench.peer_sends(whole[:5])
+    for _ in range(5):
+        bench.advance(9.0)
+        bench.peer_sends(whole[5:] + whole[:5])
+    assert bench.inbox.events == [Event(BINARY, bytes(size))] * 5
+    bench.advance(10.0 + 5 / 1024)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+def test_control_frames_do_not_begin_a_messages_time_anew(make: MakeBench) -> None:
+    bench = slow(make)
+    bench.peer_says(TEXT, b"a", False)
+    for _ in range(5):
+        bench.advance(2.0)
+        bench.peer_sends(bench.encoder.ping(b""))
+    bench.advance(0.1)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+def test_a_streamed_message_has_a_time_as_well(make: MakeBench) -> None:
+    bench = slow(make, stream=True)
+    bench.peer_says(TEXT, b"a", False)
+    bench.advance(5.0)
+    bench.peer_says(TEXT, b"b", False)
+    bench.advance(5.1)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+def test_a_pause_does_not_count_for_a_message(make: MakeBench) -> None:
+    bench = slow(make)
+    bench.inbox.is_full = True
+    bench.peer_sends(bench.encoder.message(TEXT, b"x") + bench.encoder.message(TEXT, b"yz")[:3])
+    bench.advance(1000.0)
+    assert bench.connection.state is State.OPEN
+    bench.inbox.is_full = False
+    bench.inbox.on_room()
+    bench.turn()
+    bench.advance(9.9)
+    assert bench.connection.state is State.OPEN
+    bench.advance(0.2)
+    assert isinstance(bench.connection.error, MessageTimeout)
+
+
+@pytest.mark.parametrize("timeout", [None, 10.0])
+def test_without_a_message_under_way_nothing_is_slow(
+    make: MakeBench, timeout: float | None
+) -> None:
+    bench = make(ping_interval=None, message_timeout=timeout)
+    whole = bench.encoder.message(BINARY, bytes(1000))
+    bench.peer_sends(whole[:20])
+    if timeout is None:
+        bench.advance(1e6)
+    bench.peer_sends(whole[20:])
+    bench.advance(1e6)
+    assert bench.connection.state is State.OPEN
 
 
 def test_one_ping_at_a_time(make: MakeBench) -> None:
@@ -1861,13 +2000,11 @@ def test_what_tls_wants_is_what_the_selector_waits_for(make: MakeBench) -> None:
     transport = bench.transport
     bench.connection.start(b"", b"", False, False)
     assert interest(bench) == 0
-    # Reading that waits for the socket to be writable.
+    # Reading that waits for the socket to be writable, but has paused.
     transport.wants_write = True
     bench.connection.on_ready(READ)
-    assert interest(bench) == WRITE
-    transport.wants_write = False
-    bench.connection.on_ready(WRITE)
     assert interest(bench) == 0
+    transport.wants_write = False
     # Writing that waits for it to be readable.
     transport.room = 0
     transport.wants_read = True
@@ -1887,6 +2024,8 @@ def test_reading_that_waits_for_writing_is_not_asked_to_read(make: MakeBench) ->
     bench.transport.wants_write = True
     bench.connection.on_ready(READ)
     assert interest(bench) == WRITE  # readable it is, over and over
+    bench.connection.on_ready(WRITE)
+    assert interest(bench) == WRITE
     bench.transport.wants_write = False
     bench.connection.on_ready(WRITE)
     assert interest(bench) == READ
@@ -2146,6 +2285,39 @@ def test_a_member_that_is_too_slow_is_closed(make: MakeBench) -> None:
     bench.advance(5.0)
     assert bench.connection.state is State.CLOSED
     assert bench.opcodes() == [ERROR, CLOSED]
+
+
+def test_a_member_that_is_too_slow_gets_nothing_after_what_it_has_missed(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000)
+    filling = fill(bench)
+    outbound = bench.connection.outbound
+    assert share(TEXT, b"missed", [outbound]) == 0
+    bench.transport.room = None
+    outbound.flush()  # before the I/O thread has heard of it
+    assert outbound.size == 0
+    assert share(TEXT, b"after it", [outbound]) == 0
+    with pytest.raises(ConnectionClosed):
+        outbound.send(TEXT, b"to it alone")
+    bench.turn()
+    assert bench.peer_gets() == [
+        Event(BINARY, filling),
+        Event(CLOSE, Close(1013, "too slow")),
+    ]
+    assert bench.opcodes() == [ERROR]
+
+
+def test_a_member_that_is_too_slow_answers_a_close_that_has_come(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000)
+    filling = fill(bench)
+    bench.inbox.is_busy = True
+    bench.peer_sends(bench.encoder.close(Close(1000)))
+    bench.turn()
+    assert bench.connection.state is State.ANSWERING
+    assert share(TEXT, b"missed", [bench.connection.outbound]) == 0
+    bench.connection.conclude()
+    bench.transport.room = None
+    bench.turn()
+    assert bench.peer_gets() == [Event(BINARY, filling), Event(CLOSE, Close(1000))]
 
 
 def test_a_member_that_is_too_slow_and_has_closed_meanwhile(make: MakeBench) -> None:

@@ -69,6 +69,53 @@ class Bench:
 # -- Dispatcher ------------------------------------------------------
 
 
+def test_it_knows_what_it_handles_and_forgets_it_then() -> None:
+    """A message that was handled is not kept until the next one comes."""
+    bench = Bench()
+    assert bench.dispatcher.describe() == "a callback"
+    seen: list[Any] = []
+
+    def look(event: Event) -> None:
+        seen.append((bench.dispatcher.current, bench.dispatcher.describe()))
+
+    bench.during = look
+    bench.dispatcher.put(text("a"))
+    bench.run()
+    assert seen == [(text("a"), "tests.test_engine_dispatch.Bench.handle")]
+    assert bench.dispatcher.current is None
+
+
+def test_what_waits_is_counted_with_what_it_takes_up_beside() -> None:
+    bench = Bench()
+    assert bench.dispatcher.waiting() == 0
+    bench.dispatcher.put(text("abc"))
+    bench.dispatcher.put(text("de"))
+    assert bench.dispatcher.waiting() == 5 + 2 * 200
+    bench.run()
+    assert bench.dispatcher.waiting() == 0
+
+
+def test_its_source_is_who_reads_for_it() -> None:
+    bench = Bench()
+    assert bench.dispatcher.source is None
+
+    class Reader:
+        def read_on(self) -> None: ...
+
+    reader = Reader()
+    bench.dispatcher.on_room = reader.read_on
+    assert bench.dispatcher.source is reader
+
+
+def test_other_bounds() -> None:
+    bench = Bench()
+    bench.dispatcher.bound(1, 1)
+    assert bench.dispatcher.put(text("a"))
+    bench.dispatcher.bound(10, 1000)
+    assert not bench.dispatcher.put(text("b"))
+    bench.run()
+
+
 def test_events_are_handled_in_order() -> None:
     bench = Bench()
     events = [Event(OPENED, None), text("a"), Event(BINARY, b"b"), Event(PING, b""), text("c")]

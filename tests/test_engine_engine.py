@@ -13,6 +13,7 @@ import pytest
 from syncws.engine import engine as module
 from syncws.engine.engine import Engine, default_engine
 from syncws.engine.loop import IOLoop
+from syncws.engine.workers import WorkerPool
 
 HANG = 30.0  # seconds after which a test is taken to hang
 
@@ -65,7 +66,7 @@ def test_arguments_are_named() -> None:
 
 
 def test_an_engine_without_users_has_no_threads(engine: Engine) -> None:
-    assert engine.stats() == (0, 0, 0, 0)
+    assert engine.stats() == (0, 0, 0, 0, 0)
     assert not names() & {"test-io"}
     assert repr(engine) == "<syncws.Engine 'test', 0 users>"
 
@@ -73,7 +74,7 @@ def test_an_engine_without_users_has_no_threads(engine: Engine) -> None:
 def test_the_threads_come_with_the_first_user_and_go_with_the_last(engine: Engine) -> None:
     loop = engine.acquire()
     assert engine.acquire() is loop
-    assert engine.stats() == (2, 0, 0, 0)
+    assert engine.stats() == (2, 0, 0, 0, 0)
     assert repr(engine) == "<syncws.Engine 'test', 2 users>"
     assert "test-io" in names()
     assert loop.thread.daemon
@@ -81,7 +82,7 @@ def test_the_threads_come_with_the_first_user_and_go_with_the_last(engine: Engin
     assert loop.thread.is_alive()
     assert engine.stats().users == 1
     engine.release(loop)
-    assert engine.stats() == (0, 0, 0, 0)
+    assert engine.stats() == (0, 0, 0, 0, 0)
     loop.thread.join(HANG)
     assert not loop.thread.is_alive()
     # Neither started for nothing, nor left.
@@ -273,7 +274,7 @@ def test_a_process_has_one_default_engine(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "_default", None)
     engine = default_engine()
     assert default_engine() is engine
-    assert engine.stats() == (0, 0, 0, 0)
+    assert engine.stats() == (0, 0, 0, 0, 0)
     assert repr(engine) == "<syncws.Engine 'syncws', 0 users>"
 
 
@@ -287,12 +288,15 @@ def test_what_a_child_does_first(monkeypatch: pytest.MonkeyPatch) -> None:
     module._default_lock.acquire()  # by a thread that the child does not have
     used._lock.acquire()
     loop = IOLoop("parents")
-    used._runtime = SimpleNamespace(loop=loop)  # type: ignore[assignment]
+    pool = WorkerPool(1, 1, "parents", lambda: None)
+    pool.queue.append(SimpleNamespace())  # type: ignore[arg-type]
+    used._runtime = SimpleNamespace(loop=loop, pool=pool)  # type: ignore[assignment]
     used._users = 3
     module._after_fork_in_child()
     assert loop.abandoned
+    assert not pool.queue  # what it had to do is the parent's, too
     for engine in (used, unused):
-        assert engine.stats() == (0, 0, 0, 0)
+        assert engine.stats() == (0, 0, 0, 0, 0)
         assert not engine.owns_current_thread()
     used.release(loop)
     assert used.stats().users == 0
@@ -318,8 +322,8 @@ child = os.fork()
 if child == 0:
     try:
         assert default_engine() is engine
-        assert engine.stats() == (0, 0, 0, 0), engine.stats()
-        assert ended.stats() == other.stats() == (0, 0, 0, 0)
+        assert engine.stats() == (0, 0, 0, 0, 0), engine.stats()
+        assert ended.stats() == other.stats() == (0, 0, 0, 0, 0)
         assert loop.abandoned
         engine.release(loop)  # of the parent's: counts for nothing
         fresh = engine.acquire()

@@ -29,6 +29,7 @@ class Pool:
     def __init__(self) -> None:
         self.queue: deque[Any] = deque()
         self.patience = STALL
+        self.look_interval: float | None = None
         self.log: list[Any] = []
 
     def submit(self, work: list[Any]) -> None:

@@ -77,6 +77,7 @@ class Bench:
             queue=self.run_queue,
             submit=self.run_queue.extend,
             unblock=lambda now: None,
+            look_interval=None,
             stop=lambda: None,
         )
         ours, peer = socket.socketpair()

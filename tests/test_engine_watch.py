@@ -9,13 +9,20 @@ from syncws.engine.watch import Due, Watch
 
 
 def watch(**options: float | None) -> Watch:
-    """Return one that begins at 100.0, and watches nothing but what is asked for."""
-    settings: dict[str, float | None] = {"ping_interval": None, "idle_timeout": None, **options}
-    return Watch(ConnectionConfig(**settings), 100.0)  # type: ignore[arg-type]
+    """Return one that begins to read at 100.0, and watches nothing but what is asked for."""
+    settings: dict[str, float | None] = {
+        "ping_interval": None,
+        "idle_timeout": None,
+        "message_timeout": None,
+        **options,
+    }
+    watched = Watch(ConnectionConfig(**settings), 100.0)  # type: ignore[arg-type]
+    watched.resume(100.0)
+    return watched
 
 
-def check(watched: Watch, now: float, *, quiet: bool = True, reading: bool = True) -> list[Due]:
-    return watched.check(now, quiet=quiet, reading=reading)
+def check(watched: Watch, now: float, *, quiet: bool = True) -> list[Due]:
+    return watched.check(now, quiet=quiet)
 
 
 def test_nothing_is_due_by_itself() -> None:
@@ -84,6 +91,33 @@ def test_other_pongs_are_not_ours(data: bytes) -> None:
     assert watched.latency is None
 
 
+def test_a_pong_answers_the_pings_before_it_too() -> None:
+    watched = watch(ping_interval=2.0, ping_timeout=5.0)
+    first = watched.ping(102.0)
+    watched.alive = True
+    second = watched.ping(104.0)
+    assert watched.pong(second, 107.0)
+    assert watched.latency == 3.0
+    assert not watched.pong(first, 108.0)
+    assert check(watched, 120.0) == [Due.PING], "and nothing is lost"
+
+
+def test_a_late_pong_leaves_the_later_ping_unanswered() -> None:
+    watched = watch(ping_interval=None, ping_timeout=5.0)
+    first = watched.ping(102.0)
+    watched.ping(104.0)
+    assert watched.pong(first, 108.0)
+    assert watched.latency == 6.0
+    assert check(watched, 109.0) == [Due.LOST]
+
+
+def test_pings_that_nobody_answers_are_forgotten_in_the_end() -> None:
+    watched = watch(ping_interval=2.0, ping_timeout=5.0)
+    first, *_, last = [watched.ping(float(now)) for now in range(102, 112)]
+    assert not watched.pong(first, 120.0)
+    assert watched.pong(last, 120.0)
+
+
 def test_each_ping_has_a_payload_of_its_own() -> None:
     watched = watch(ping_interval=20.0)
     assert watched.ping(120.0) != watched.ping(140.0)
@@ -119,9 +153,76 @@ def test_while_nothing_is_read_silence_says_nothing() -> None:
     watched = watch(ping_interval=20.0, ping_timeout=5.0)
     check(watched, 120.0)
     watched.ping(120.0)
-    assert check(watched, 125.0, reading=False) == []
-    assert watched.next_due() == 130.0
-    assert check(watched, 130.0) == [Due.LOST]
+    watched.pause(121.0)
+    assert check(watched, 125.0) == []
+    assert watched.next_due() == 140.0, "when a ping would be due"
+    assert check(watched, 140.0) == [], "but one is out"
+    watched.resume(150.0)
+    assert watched.next_due() == 154.0, "1 of 5 seconds had passed"
+    assert check(watched, 153.9) == []
+    assert check(watched, 154.0) == [Due.LOST]
+
+
+def test_a_ping_that_is_sent_while_nothing_is_read_has_its_whole_time() -> None:
+    watched = watch(ping_interval=20.0, ping_timeout=5.0)
+    watched.pause(110.0)
+    assert check(watched, 120.0) == [Due.PING]
+    watched.ping(120.0)
+    watched.resume(200.0)
+    assert check(watched, 204.9) == []
+    assert check(watched, 205.0) == [Due.LOST]
+
+
+def test_pause_and_resume_are_harmless_twice() -> None:
+    watched = watch(ping_interval=None, ping_timeout=5.0)
+    watched.ping(120.0)
+    watched.pause(121.0)
+    watched.pause(123.0)
+    watched.resume(124.0)
+    watched.resume(130.0)
+    assert watched.next_due() == 128.0
+
+
+def test_a_pause_is_no_idleness() -> None:
+    watched = watch(idle_timeout=10.0)
+    watched.pause(105.0)
+    assert check(watched, 110.0) == []
+    assert check(watched, 120.0) == []
+    watched.resume(121.0)
+    assert check(watched, 130.0) == [Due.IDLE]
+
+
+@pytest.mark.parametrize(("interval", "timeout"), [(20.0, 5.0), (5.0, 20.0), (7.0, 7.0)])
+@pytest.mark.parametrize("last_byte", [0.5, 3.0, 19.0, 42.0])
+@pytest.mark.parametrize("chatty", [False, True])
+def test_a_lost_peer_is_known_within_interval_and_timeout(
+    interval: float, timeout: float, last_byte: float, chatty: bool
+) -> None:
+    """Whether it answered pings until then or only sent messages."""
+    watched = watch(ping_interval=interval, ping_timeout=timeout)
+    end = 100.0 + last_byte
+    if chatty:
+        now = 100.0
+        while now < end:  # something comes every quarter of a second
+            now += 0.25
+            watched.alive = True
+            for due in check(watched, now):
+                assert due is Due.PING
+                watched.ping(now)
+        watched.alive = True
+    while (due_at := watched.next_due()) is not None and due_at < end:
+        for due in check(watched, due_at):
+            assert due is Due.PING
+            watched.pong(watched.ping(due_at), due_at)
+    watched.alive = True
+    while True:
+        now = watched.next_due() or 0.0
+        dues = check(watched, now)
+        if Due.LOST in dues:
+            break
+        if Due.PING in dues:
+            watched.ping(now)
+    assert end < now <= end + interval + timeout
 
 
 def test_no_ping_while_one_is_out() -> None:
@@ -133,13 +234,68 @@ def test_no_ping_while_one_is_out() -> None:
     assert check(watched, 107.0) == [Due.LOST]
 
 
+# -- Slow messages -----------------------------------------------------------
+
+
+def test_a_message_has_its_time_from_its_beginning() -> None:
+    watched = watch(message_timeout=30.0)
+    assert not watched.in_message
+    assert watched.begin_message(110.0, 0)
+    assert watched.in_message
+    assert watched.next_due() == 140.0
+    assert check(watched, 139.9) == []
+    assert check(watched, 140.0) == [Due.SLOW]
+
+
+def test_each_kib_gives_a_message_a_second() -> None:
+    watched = watch(message_timeout=30.0)
+    watched.begin_message(110.0, 500)
+    watched.came(500)
+    watched.came(1048)
+    assert check(watched, 140.0) == []
+    assert watched.next_due() == 142.0
+    watched.came(512)
+    assert check(watched, 142.0) == []
+    assert check(watched, 142.5) == [Due.SLOW]
+
+
+def test_the_next_message_begins_anew() -> None:
+    watched = watch(message_timeout=30.0)
+    watched.begin_message(110.0, 0)
+    watched.came(1_000_000)
+    watched.end_message()
+    assert watched.next_due() is None
+    watched.begin_message(120.0, 0)
+    assert check(watched, 150.0) == [Due.SLOW]
+
+
+def test_a_message_stands_still_while_nothing_is_read() -> None:
+    watched = watch(message_timeout=30.0)
+    watched.begin_message(110.0, 0)
+    watched.pause(120.0)
+    assert watched.next_due() is None
+    assert check(watched, 500.0) == []
+    watched.resume(500.0)
+    assert check(watched, 519.9) == []
+    assert check(watched, 520.0) == [Due.SLOW]
+
+
+def test_without_message_timeout_no_message_is_slow() -> None:
+    watched = watch(message_timeout=None)
+    assert not watched.begin_message(110.0, 0)
+    assert watched.in_message
+    assert watched.next_due() is None
+
+
 # -- The end -----------------------------------------------------------------
 
 
 def test_relaxed_it_watches_the_end_only() -> None:
-    watched = watch(idle_timeout=10.0, ping_interval=20.0, ping_timeout=5.0)
+    watched = watch(idle_timeout=10.0, ping_interval=20.0, ping_timeout=5.0, message_timeout=3.0)
     watched.ping(100.0)
+    watched.begin_message(100.0, 0)
     watched.relax()
+    assert not watched.begin_message(101.0, 0)
     assert watched.next_due() is None
     assert watched.idle_timeout is None
     watched.end_by(103.0)

@@ -114,7 +114,7 @@ def stall(pool: WorkerPool, now: float) -> float:
 
 def test_no_thread_before_there_is_work(make: MakePool) -> None:
     pool = make()
-    assert pool.stats() == (0, 0, 0)
+    assert pool.stats() == (0, 0, 0, 0)
 
 
 def test_one_worker_serves_many_works(make: MakePool) -> None:
@@ -126,11 +126,11 @@ def test_one_worker_serves_many_works(make: MakePool) -> None:
     pool.submit(others[:25])
     pool.submit(others[25:])
     # The others are there, but nobody has woken them.
-    assert pool.stats() == (4, 3, 50)
+    assert pool.stats() == (4, 3, 0, 50)
     assert first.end() == name
     assert {job.worker() for job in others} == {name}
     settle(pool)
-    assert pool.stats() == (4, 4, 0)
+    assert pool.stats() == (4, 4, 0, 0)
 
 
 def test_workers_have_names_and_are_daemons(make: MakePool) -> None:
@@ -361,7 +361,7 @@ def test_the_pool_grows_while_all_block_and_not_beyond_its_bound(make: MakePool)
         now = stall(pool, now + 1)
     for _ in range(3):
         now = stall(pool, now + 1)
-    assert pool.stats() == (4, 0, 2)
+    assert pool.stats() == (4, 0, 4, 2)
     # Whoever comes back takes the rest.
     jobs[2].end()
     name = jobs[4].worker()
@@ -422,7 +422,7 @@ def test_a_pool_of_one_fixed_worker(make: MakePool) -> None:
     pool.submit(jobs)
     jobs[0].worker()
     stall(pool, 100.0)
-    assert pool.stats() == (1, 0, 2)
+    assert pool.stats() == (1, 0, 1, 2)
     for job in jobs:
         assert job.end() == "pool-1"
     settle(pool)
@@ -443,7 +443,7 @@ def test_workers_beyond_the_size_retire(make: MakePool, monkeypatch: pytest.Monk
             job.end()
         wait_until(lambda: pool.stats().threads <= 2)
         settle(pool)
-    assert pool.stats() == (2, 2, 0)
+    assert pool.stats() == (2, 2, 0, 0)
     assert len(pool._threads) == 2
 
 
@@ -590,7 +590,7 @@ def test_threads_that_cannot_be_started(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
         pool.submit([job])
-        assert pool.stats() == (0, 0, 1)
+        assert pool.stats() == (0, 0, 0, 1)
         stall(pool, 100.0)
     assert all(record.levelno == logging.ERROR for record in caplog.records)
     assert caplog.messages == ["could not start worker pool-1"], "once, until one can be started"
@@ -611,7 +611,7 @@ def test_stop_ends_idle_workers(make: MakePool) -> None:
     settle(pool)
     pool.stop()
     assert pool.join(Deadline(HANG))
-    assert pool.stats() == (0, 0, 0)
+    assert pool.stats() == (0, 0, 0, 0)
     pool.stop()
     assert pool.join(Deadline(0))
 

@@ -15,7 +15,9 @@ from syncws.errors import (
     InvalidContinuationFrameError,
     InvalidPayloadError,
     KeepaliveTimeout,
+    MessageTimeout,
     MessageTypeError,
+    OverloadError,
     PayloadTooBigError,
     ProtocolError,
     ReceiveTimeout,
@@ -49,6 +51,8 @@ from syncws.protocol.headers import Headers
         (ReceiveTimeout, [WebSocketError, TimeoutError]),
         (SendTimeout, [WebSocketError, TimeoutError]),
         (KeepaliveTimeout, [WebSocketError, TimeoutError]),
+        (MessageTimeout, [WebSocketError, TimeoutError]),
+        (OverloadError, [WebSocketError]),
     ],
 )
 def test_the_tree(error: type[Exception], bases: list[type[Exception]]) -> None:
@@ -74,6 +78,8 @@ def test_a_closed_connection_is_no_connect_error() -> None:
         (InvalidPayloadError, 1007),
         (PayloadTooBigError, 1009),
         (KeepaliveTimeout, 1011),
+        (MessageTimeout, 1008),
+        (OverloadError, 1013),
     ],
 )
 def test_status_codes(error: type[WebSocketError], status_code: int) -> None:

@@ -168,6 +168,7 @@ def test_other_informational_responses_are_skipped(cut: int) -> None:
     ("build", "text"),
     [
         (answer(line="HTTP/1.0 101 Switching"), "HTTP/1.0"),
+        (answer(line="HTTP/2.0 101 Switching"), "HTTP/2.0"),
         (answer(("Upgrade", None)), "Upgrade: websocket"),
         (answer(("Upgrade", "h2c")), "Upgrade: websocket"),
         (answer(("Connection", "close")), "Connection: Upgrade"),

@@ -72,6 +72,15 @@ def test_repr() -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["Authorization", "PROXY-Authorization", "cookie", "Set-Cookie", "authorization"]
+)
+def test_repr_keeps_secrets(name: str) -> None:
+    headers = Headers([(name, "secret"), ("A", "b")])
+    assert repr(headers) == f"Headers([('{name}', '***'), ('A', 'b')])"
+    assert headers[name] == "secret"
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [("X-Room", "blue"), ("!#$%&'*+-.^_`|~09aZ", ""), ("X", "a\tb"), ("X", "caf\xe9 \xa0")],
 )
@@ -136,3 +145,22 @@ def test_extra_headers(given: Any, expected: tuple[tuple[str, str], ...]) -> Non
 def test_wrong_extra_headers(given: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         normalize_extra_headers(given, frozenset({"host"}))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "Authorization: secret",
+        b"Authorization: secret",
+        ["Authorization: secret"],
+        [("Authorization", "secret", "x")],
+        [("Authorization", b"secret")],
+        [("Authorization", ("ann", "secret"))],
+        [("Authorization", "secret\r\n")],
+        [("Authorization", "secret\u20ac")],
+    ],
+)
+def test_errors_do_not_show_what_the_headers_have(given: Any) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        normalize_extra_headers(given, frozenset())
+    assert "secret" not in str(caught.value)

@@ -167,6 +167,7 @@ def test_the_path_is_decoded_and_the_raw_one_is_not(raw: str, path: str) -> None
 
 def test_where_a_request_came_from() -> None:
     assert (request().remote_address, request().is_secure) == ("", False)
+    assert request().peer_certificate is None
     parsed = parse_request(head(), remote_address=("192.0.2.1", 4321), is_secure=True)
     assert (parsed.remote_address, parsed.is_secure) == (("192.0.2.1", 4321), True)
 

@@ -18,6 +18,7 @@ from syncws.server import acceptor as module
 from syncws.server.acceptor import Acceptor, open_sockets
 
 # -- Accepting ---------------------------------------------------------------
+from tests.scripted import DirectJournal
 
 
 class FakeLoop:
@@ -28,6 +29,7 @@ class FakeLoop:
         self.registered: dict[Any, tuple[int, Any]] = {}
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.owned: set[Any] = set()
+        self.journal = DirectJournal()
 
     def clock(self) -> float:
         return self.now
@@ -41,9 +43,6 @@ class FakeLoop:
 
     def call_at(self, when: float, call: Callable[[], None], owner: Any) -> None:
         self.timers.append((when, call))
-
-    def call_in_worker(self, call: Callable[..., None], *args: Any) -> None:
-        call(*args)
 
     def own(self, handler: Any) -> None:
         self.owned.add(handler)

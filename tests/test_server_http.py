@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from syncws.engine.journal import Journal
 from syncws.engine.lane import Lane
 from syncws.engine.loop import READ, WRITE
 from syncws.protocol.exchange import Exchange, ResponseError
@@ -38,6 +39,13 @@ class Loop(FakeLoop):
         self.calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self.errands: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self.called: queue.Queue[None] = queue.Queue()
+        self.journal: Any = Journal(self._let_write, self._let_write)
+
+    def _let_write(self, journal: Journal) -> None:
+        self.errands.append((journal.run, ()))
+
+    def call_in_worker(self, call: Callable[..., None], *args: Any) -> None:
+        self.errands.append((call, args))
 
     def clock(self) -> float:
         return self.now
@@ -48,9 +56,6 @@ class Loop(FakeLoop):
 
     def flush_soon(self, connection: Any) -> None:
         self.call_soon(connection.flush)
-
-    def call_in_worker(self, call: Callable[..., None], *args: Any) -> None:
-        self.errands.append((call, args))
 
     def turn(self) -> None:
         """Make the calls of other threads, and those that they lead to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import ssl
 import threading
 from collections.abc import Callable
@@ -275,3 +276,54 @@ def test_wrong_certificates_of_a_listener(files: dict[str, str]) -> None:
     for options, error, text in wrong:
         with pytest.raises(error, match=text):
             syncws.Listener(0, ssl=syncws.TLSConfig(**options))
+
+
+def test_a_signal_that_comes_while_certificates_are_read_has_the_last_word(
+    files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = syncws.TLSConfig(cert_file=files["server_cert"], key_file=files["server_key"])
+    listener = syncws.Listener(0, ssl=tls)
+    made: list[ssl.SSLContext] = []
+
+    def interrupted(given: syncws.TLSConfig) -> ssl.SSLContext:
+        context = given.server_context()
+        made.append(context)
+        if len(made) == 1:  # the files change, and a handler in the same thread is told
+            listener.reload_tls()
+        return context
+
+    monkeypatch.setattr("syncws.server.listener.server_context", interrupted)
+    listener.reload_tls()
+    assert len(made) == 3
+    assert listener._reception.tls is made[2]
+
+
+def test_serve_forever_does_not_sleep_through_a_signal() -> None:
+    """One that came right before it slept: its handler runs only when the thread wakes."""
+    slept: list[float | None] = []
+
+    class Stops:
+        def empty(self) -> bool:
+            return True
+
+        def put(self, item: int) -> None:
+            raise AssertionError("nobody stops it")
+
+        def get(self, timeout: float | None = None) -> int:
+            slept.append(timeout)
+            if timeout is None:
+                return 1
+            if len(slept) < 3:
+                raise queue.Empty
+            return 1  # from the handler, which has run meanwhile
+
+    listener = syncws.Listener(0)
+    with listener:
+        listener._stops = Stops()  # type: ignore[assignment]
+        stop = listener.stop
+        listener.stop = lambda timeout=10.0: None  # type: ignore[method-assign]
+        listener.serve_forever()
+        listener.stop = stop  # type: ignore[method-assign]
+        listener._stops = queue.SimpleQueue()
+    assert len(slept) == 3
+    assert None not in slept

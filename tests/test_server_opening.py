@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from syncws.engine.journal import Journal
 from syncws.engine.loop import READ, WRITE
 from syncws.protocol.http import Request
 from syncws.protocol.server_handshake import Refusal
 from syncws.server.opening import Opening
+from tests.scripted import DirectJournal
 from tests.support import RawPeer
 
 REQUEST = RawPeer.request("/path?query")
@@ -33,13 +35,11 @@ class FakeLoop:
         self.masks: dict[Any, int] = {}
         self.timers: list[FakeTimer] = []
         self.owned: set[Any] = set()
+        self.journal = DirectJournal()
         self.buffer = bytearray(4096)
 
     def clock(self) -> float:
         return 100.0
-
-    def call_in_worker(self, call: Callable[..., None], *args: Any) -> None:
-        call(*args)
 
     def register(self, sock: Any, mask: int, handler: Any) -> None:
         assert sock not in self.masks
@@ -79,6 +79,7 @@ class FakeTransport:
     """
 
     secure = False
+    peer_certificate: dict[str, Any] | None = None
 
     def __init__(self) -> None:
         self.sock = FakeSocket()
@@ -249,6 +250,27 @@ def test_a_socket_that_had_a_request_before(rest: bytes) -> None:
     assert scene.upgraded()
 
 
+def test_a_socket_of_which_tls_has_more_to_tell() -> None:
+    """The end stood right behind the request before; the selector does not know."""
+    scene = Scene()
+    scene.opening.take()
+    scene.ended.clear()
+    scene.transport.wants_write = True
+    scene.opening = Opening(
+        scene.loop,  # type: ignore[arg-type]
+        scene.transport,  # type: ignore[arg-type]
+        deadline=110.0,
+        max_size=1000,
+        decide=scene.decide,
+        on_end=scene.ended.append,
+        resumed=True,
+    )
+    assert scene.mask == WRITE
+    scene.transport.wants_write = False
+    scene.feed(b"")
+    assert scene.gone()
+
+
 def test_a_socket_that_is_lost_when_its_next_request_is_looked_at() -> None:
     scene = Scene()
 
@@ -398,15 +420,13 @@ def test_in_a_forked_child_only_the_descriptor_goes() -> None:
 def test_what_happens_is_logged_in_a_worker(caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene()
     scene.refusal = Refusal(404, "nothing there")
-    errands: list[Callable[[], None]] = []
-    scene.loop.call_in_worker = (  # type: ignore[method-assign]
-        lambda call, *args: errands.append(lambda: call(*args))
-    )
+    works: list[Journal] = []
+    scene.loop.journal = Journal(works.append, works.append)  # type: ignore[assignment]
     with caplog.at_level("INFO", "syncws.server"):
         scene.feed(REQUEST)
         assert caplog.messages == []
-        for errand in errands:
-            errand()
+        for work in works:
+            work.run()
     assert ["404" in message for message in caplog.messages] == [True]
 
 
@@ -423,9 +443,11 @@ def test_what_happens_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_request_knows_where_it_came_from() -> None:
     scene = Scene()
     scene.transport.secure = True
+    scene.transport.peer_certificate = {"serialNumber": "01"}
     scene.feed(REQUEST)
     ((request, _),) = scene.requests
     assert (request.remote_address, request.is_secure) == (("192.0.2.1", 4321), True)
+    assert request.peer_certificate == {"serialNumber": "01"}
 
 
 # -- Waiting -----------------------------------------------------------------

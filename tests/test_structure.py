@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "syncws"
 # itself. "__init__" is what `import syncws` gives.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "logs", "native"),
-    ("config", "timing"),
+    ("config", "timing", "tls"),
     ("protocol",),
     ("engine",),
     ("service", "endpoint", "callbacks"),

@@ -22,13 +22,12 @@ from ..engine.loop import IOLoop
 from ..errors import ConnectError, ConnectionClosed, MessageTypeError, ReceiveTimeout
 from ..protocol.client_handshake import Response
 from ..protocol.codec import make_codec
-from ..protocol.headers import normalize_extra_headers
-from ..protocol.http import RESERVED
 from ..service import Service
 from ..timing import check_timeout
 from .attempt import Attempt, log_attempt
 from .cookies import Cookies, CookieStore
 from .course import Course
+from .credentials import request_headers
 from .dialer import Dialer, Opened, tls_context
 from .link import Link
 
@@ -53,6 +52,8 @@ class Client(Endpoint):
             in it become Basic authentication.
         service: An instance of a `Service`, or a class to make one of.
         headers: Request headers: a mapping or pairs.
+        auth: A user and a password, which become Basic authentication: an
+            Authorization header in each handshake, with each address.
         cookies: A mapping of names to values, or an `http.cookiejar.CookieJar`
             such as the one of a session of requests: domain, path, Secure and
             expiry decide which of its cookies are sent. They are copied to a
@@ -93,6 +94,7 @@ class Client(Endpoint):
         service: Service | type[Service] | None = None,
         subprotocols: Sequence[str] = (),
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        auth: tuple[str, str] | None = None,
         cookies: Cookies | None = None,
         ssl: TLSConfig | ssl_module.SSLContext | None = None,
         unix_path: str | os.PathLike[str] | None = None,
@@ -104,6 +106,7 @@ class Client(Endpoint):
         max_message_size: int | None = _DEFAULTS.max_message_size,
         max_frame_size: int | None = _DEFAULTS.max_frame_size,
         max_fragments: int | None = _DEFAULTS.max_fragments,
+        message_timeout: float | None = _DEFAULTS.message_timeout,
         compression: bool | Compression = _DEFAULTS.compression,
         ping_interval: float | None = _DEFAULTS.ping_interval,
         ping_timeout: float | None = _DEFAULTS.ping_timeout,
@@ -115,12 +118,13 @@ class Client(Endpoint):
     ) -> None:
         config = ClientConfig(
             subprotocols=subprotocols,
-            headers=normalize_extra_headers(headers, RESERVED),
+            headers=request_headers(headers, auth, [url]),
             handshake_timeout=handshake_timeout,
             idle_timeout=idle_timeout,
             max_message_size=max_message_size,
             max_frame_size=max_frame_size,
             max_fragments=max_fragments,
+            message_timeout=message_timeout,
             compression=compression,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
@@ -190,7 +194,13 @@ class Client(Endpoint):
     ) -> None:
         """Give what was opened to the I/O thread."""
         engine = self._engine
-        loop = engine.acquire()
+        try:
+            loop = engine.acquire()
+        except BaseException as exc:
+            opened.transport.close()
+            if isinstance(exc, OSError):
+                raise ConnectError(f"the engine cannot be started: {exc.strerror}") from exc
+            raise
         self._done = done = threading.Event()
 
         def release() -> None:

@@ -13,10 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..config import ClientConfig
+from ..engine.tls import ROOM, TLSTransport
+from ..engine.transport import Transport, make_transport
 from ..errors import ConnectError, ConnectTimeout, TLSError, WebSocketError
 from ..protocol.client_handshake import Agreement, ClientHandshake
 from ..protocol.uri import WebSocketURI
 from ..timing import Deadline
+from ..tls import make_context
 
 __all__ = ["Cancel", "connect"]
 
@@ -92,10 +95,9 @@ class Cancel:
             self._cancelled = True
             close, self._close = self._close, None
             for sock in self._sockets:
-                # Behind it nothing waits for this socket any more. Not a TLS
-                # socket's own shutdown, after which it would send plain text.
+                # Behind it nothing waits for this socket any more.
                 with contextlib.suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                    sock.shutdown(socket.SHUT_RDWR)
         if close is not None:
             close()
 
@@ -114,7 +116,7 @@ def connect(
     *,
     headers: Sequence[tuple[str, str]] = (),
     cancel: Cancel | None = None,
-) -> tuple[socket.socket, Agreement]:
+) -> tuple[Transport, Agreement]:
     """Connect, do TLS and the opening handshake; all within `handshake_timeout`.
 
     Args:
@@ -147,10 +149,12 @@ def connect(
             sock = _open(uri, deadline, cancel)
         if uri.secure:
             step = "the TLS handshake"
-            plain, sock = sock, None  # wrapped, or closed
-            sock = _wrap(plain, uri, ssl_context or ssl.create_default_context(), deadline, cancel)
+            context = ssl_context or make_context(ssl.Purpose.SERVER_AUTH)
+            transport = _secure(sock, uri, context, deadline)
+        else:
+            transport = make_transport(sock)
         step = "the opening handshake"
-        agreement = _upgrade(sock, handshake, deadline)
+        agreement = _upgrade(transport, handshake, deadline)
     except BaseException as exc:
         if sock is not None:
             cancel.forget(sock)
@@ -165,7 +169,7 @@ def connect(
             kind = TLSError if isinstance(exc, ssl.SSLError) else ConnectError
             raise kind(f"{step} with {where} failed: {_reason(exc)}") from exc
         raise
-    return sock, agreement
+    return transport, agreement
 
 
 def _reason(exc: OSError) -> str:
@@ -305,40 +309,43 @@ class _Race:
         return OSError(self._errors[0].errno, "; ".join(texts))
 
 
-def _wrap(
-    sock: socket.socket,
-    uri: WebSocketURI,
-    context: ssl.SSLContext,
-    deadline: Deadline,
-    cancel: Cancel,
-) -> ssl.SSLSocket:
-    """Return `sock` after its TLS handshake; it is closed if that fails."""
-    wrapped: socket.socket = sock
-    cancel.forget(sock)  # its descriptor is the other's now
-    try:
-        sock.settimeout(_remaining(deadline))
-        tls = context.wrap_socket(sock, server_hostname=uri.host, do_handshake_on_connect=False)
-        wrapped = tls
-        cancel.watch(tls)
-        tls.do_handshake()
-    except BaseException:
-        cancel.forget(wrapped)
-        wrapped.close()
-        raise
-    return tls
+def _secure(
+    sock: socket.socket, uri: WebSocketURI, context: ssl.SSLContext, deadline: Deadline
+) -> Transport:
+    """Return `sock` after its TLS handshake."""
+    transport = TLSTransport(sock, context, server_hostname=uri.host)
+    while not transport.handshake():
+        _wait(transport, transport.wants_write, deadline)
+    return transport
 
 
-def _upgrade(sock: socket.socket, handshake: ClientHandshake, deadline: Deadline) -> Agreement:
-    sock.settimeout(_remaining(deadline))
-    sock.sendall(handshake.request_bytes())
+def _upgrade(transport: Transport, handshake: ClientHandshake, deadline: Deadline) -> Agreement:
+    rest = memoryview(handshake.request_bytes())
+    while rest := rest[transport.send(rest) :]:
+        _wait(transport, not transport.wants_read, deadline)
+    buffer = bytearray(ROOM)
     agreement = None
     while agreement is None:
-        sock.settimeout(_remaining(deadline))
         try:
-            data = sock.recv(16_384)
+            size = transport.receive(buffer)
         except ConnectionResetError:
-            data = b""
-        agreement = handshake.receive(data)
-    with contextlib.suppress(OSError):
-        sock.settimeout(0.0)
+            size = 0
+        if size < 0:
+            _wait(transport, transport.wants_write, deadline)
+        else:
+            _remaining(deadline)
+            agreement = handshake.receive(bytes(buffer[:size]))
     return agreement
+
+
+def _wait(transport: Transport, writable: bool, deadline: Deadline) -> None:
+    """Wait until the socket can be written to or, if not `writable`, read from.
+
+    Raises:
+        TimeoutError: It was not in time.
+    """
+    with selectors.DefaultSelector() as selector:
+        mask = selectors.EVENT_WRITE if writable else selectors.EVENT_READ
+        selector.register(transport.sock, mask)
+        if not selector.select(_remaining(deadline)):
+            raise TimeoutError

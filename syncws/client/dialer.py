@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from typing import NamedTuple
 
 from ..config import ClientConfig, TLSConfig
 from ..endpoint import Address, peer_addresses
-from ..engine.transport import Transport, make_transport
+from ..engine.transport import Transport
 from ..errors import ConnectError, HandshakeRejected
 from ..protocol.client_handshake import Agreement
 from ..protocol.uri import parse_uri
+from ..tls import check_context
 from .connect import Cancel, connect
 from .cookies import CookieStore
 
@@ -26,16 +26,16 @@ class Opened(NamedTuple):
     addresses: tuple[Address, Address]
 
     @classmethod
-    def of(cls, sock: socket.socket, agreement: Agreement) -> Opened:
+    def of(cls, transport: Transport, agreement: Agreement) -> Opened:
         """Take over a connected socket.
 
         Raises:
             ConnectError: It is lost already.
         """
         try:
-            return cls(make_transport(sock), agreement, peer_addresses(sock))
+            return cls(transport, agreement, peer_addresses(transport.sock))
         except OSError as exc:
-            sock.close()
+            transport.close()
             raise ConnectError("the connection was lost right after the handshake") from exc
 
 
@@ -83,14 +83,14 @@ class Dialer:
         if cookie is not None:
             headers = (("Cookie", cookie),)
         try:
-            sock, agreement = connect(
+            transport, agreement = connect(
                 self._uri, self._config, self._tls, self._unix_path, headers=headers, cancel=cancel
             )
         except HandshakeRejected as exc:
             self._cookies.keep(self._uri, exc.response.headers)
             raise
         self._cookies.keep(self._uri, agreement.response.headers)
-        return Opened.of(sock, agreement)
+        return Opened.of(transport, agreement)
 
 
 def tls_context(given: object) -> ssl.SSLContext | None:
@@ -110,4 +110,4 @@ def tls_context(given: object) -> ssl.SSLContext | None:
         raise ValueError(
             "ssl is a server's context: make a client's with ssl.create_default_context()"
         )
-    return given
+    return check_context(given)

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..config import ClientConfig, Compression, RetryConfig, TLSConfig
 from ..engine.engine import Engine
-from ..protocol.headers import normalize_extra_headers
-from ..protocol.http import RESERVED
 from ..service import Service
 from ..timing import check_timeout
 from .client import Client
 from .cookies import Cookies
+from .credentials import request_headers
 
 __all__ = ["FailoverClient"]
 
@@ -46,6 +45,7 @@ class FailoverClient(Client):
         service: Service | type[Service] | None = None,
         subprotocols: Sequence[str] = (),
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        auth: tuple[str, str] | None = None,
         cookies: Cookies | None = None,
         ssl: TLSConfig | ssl_module.SSLContext | None = None,
         engine: Engine | None = None,
@@ -56,6 +56,7 @@ class FailoverClient(Client):
         max_message_size: int | None = _DEFAULTS.max_message_size,
         max_frame_size: int | None = _DEFAULTS.max_frame_size,
         max_fragments: int | None = _DEFAULTS.max_fragments,
+        message_timeout: float | None = _DEFAULTS.message_timeout,
         compression: bool | Compression = _DEFAULTS.compression,
         ping_interval: float | None = _DEFAULTS.ping_interval,
         ping_timeout: float | None = _DEFAULTS.ping_timeout,
@@ -65,14 +66,16 @@ class FailoverClient(Client):
         receive_queue_size: int = _DEFAULTS.receive_queue_size,
         receive_queue_bytes: int = _DEFAULTS.receive_queue_bytes,
     ) -> None:
+        addresses = _check_urls(urls)
         config = ClientConfig(
             subprotocols=subprotocols,
-            headers=normalize_extra_headers(headers, RESERVED),
+            headers=request_headers(headers, auth, addresses),
             handshake_timeout=handshake_timeout,
             idle_timeout=idle_timeout,
             max_message_size=max_message_size,
             max_frame_size=max_frame_size,
             max_fragments=max_fragments,
+            message_timeout=message_timeout,
             compression=compression,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
@@ -82,7 +85,6 @@ class FailoverClient(Client):
             receive_queue_size=receive_queue_size,
             receive_queue_bytes=receive_queue_bytes,
         )
-        addresses = _check_urls(urls)
         check_timeout("failover_interval", failover_interval, optional=False)
         if isinstance(retry, RetryConfig) and retry.max_count == 0:
             raise ValueError(

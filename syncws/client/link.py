@@ -184,7 +184,7 @@ class Link:
         with self._lock:
             self._move(Stage.WAITING)
         attempt = Attempt.waiting(step, self._dialers[step.target].url, error, unsent)
-        self._loop.call_in_worker(log_attempt, before, attempt)
+        self._loop.journal.call(log_attempt, before, attempt)
         self._tell(attempt)
         when = self._loop.clock() + step.wait
         self._timer = self._loop.call_at(when, self._begin_attempt, self)
@@ -195,7 +195,7 @@ class Link:
             self._move(Stage.DIALING)
             self._cancel = Cancel()
         attempt = Attempt(self._course.attempts + 1, dialer.url, "connecting")
-        self._loop.call_in_worker(log_attempt, dialer.url, attempt)
+        self._loop.journal.call(log_attempt, dialer.url, attempt)
         self._tell(attempt)
         self._lane.submit(self._dial, dialer, self._cancel)
 
@@ -222,7 +222,7 @@ class Link:
         self._relay = relay
         self._course.connected()
         self._on_open(url, opened)
-        self._loop.call_in_worker(log_attempt, url, attempt)
+        self._loop.journal.call(log_attempt, url, attempt)
         self._tell(attempt, always=True)
         self.begin(opened.agreement.rest)
 
@@ -237,7 +237,7 @@ class Link:
             self._wait(step, url, error)
             return
         reason = self._course.verdict([dialer.url for dialer in self._dialers])
-        self._loop.call_in_worker(_log.error, "%s: giving up: %s", url, reason)
+        self._loop.journal.write(_log, logging.ERROR, "%s: giving up: %s", url, reason)
         self._finish(reason, NO_CLOSE)
 
     def _finish(self, error: BaseException | None, close: Close) -> None:
@@ -295,6 +295,7 @@ class Link:
         self._lock = threading.Condition()
         self._state = Stage.CLOSED
         self._done = True
+        self.closed_here = True  # what waits to be delivered is the parent's
         self._cancel.abandon()
         self._connection.outbound.abandon()  # it may have ended, and is owned no more
         self._inbox.close()
@@ -314,6 +315,10 @@ class Link:
         else:
             cancel.keep(opened.transport.close)
             self._loop.call_soon(self._succeeded, opened, cancel, owner=self)
+
+    def describe(self) -> str:
+        """Say what a worker runs."""
+        return f"connecting to {self._dialers[self._course.target].url}"
 
     def _conclude(self) -> None:
         """What came before a connection's end is dealt with."""

@@ -80,6 +80,14 @@ class Relay:
         """See `Inbox`."""
         return self._inbox.idle()
 
+    def waiting(self) -> int:
+        """See `Inbox`."""
+        return self._inbox.waiting()
+
+    def bound(self, max_count: int, max_size: int) -> None:
+        """See `Inbox`."""
+        self._inbox.bound(max_count, max_size)
+
     def close(self) -> None:
         """See `Inbox`."""
         self._inbox.close()

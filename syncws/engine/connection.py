@@ -17,14 +17,18 @@ from ..errors import (
     Close,
     ConnectionClosed,
     KeepaliveTimeout,
+    MessageTimeout,
+    OverloadError,
     PayloadTooBigError,
     ProtocolError,
     SendTimeout,
+    WebSocketError,
 )
 from ..protocol.decoder import Decoder
 from ..protocol.encoder import Encoder
 from ..protocol.events import BINARY, CLOSE, ERROR, PING, PONG, TEXT, Event
 from ..timing import Deadline
+from .budget import Budget
 from .dispatch import CLOSED, IDLE, OPENED, Inbox, nothing
 from .loop import READ, WRITE, IOLoop
 from .outbound import Outbound
@@ -70,12 +74,14 @@ class Connection:
         auto_pong: Answer pings here; else they go to the inbox.
         idle_event: Tell the inbox of idleness; else close with 1001.
         on_end: Called once in the I/O thread when the socket is gone.
+        budget: What this and others may hold in memory together.
     """
 
     __slots__ = (
         "__weakref__",
         "_answer",
         "_auto_pong",
+        "_budget",
         "_client",
         "_config",
         "_decoder",
@@ -110,8 +116,10 @@ class Connection:
         auto_pong: bool = True,
         idle_event: bool = False,
         on_end: Callable[[Connection], None] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._loop = loop
+        self._budget = budget
         self._client = client
         self._config = config
         self._inbox = inbox
@@ -143,6 +151,8 @@ class Connection:
         #: What sends.
         self.outbound = Outbound(loop, transport, encoder, config, self._watch, self._end, self)
         loop.own(self)
+        if budget is not None and budget.tight:
+            self.tighten()
 
     # -- I/O thread ------------------------------------------------------
 
@@ -223,7 +233,7 @@ class Connection:
     def _on_ready_tls(self, mask: int) -> None:
         """Reading may have waited for the socket to be writable, and the other way round."""
         transport = self._transport
-        if mask & READ or transport.wants_write:
+        if mask & READ or (transport.wants_write and self._reading):
             self._read()
         if mask & WRITE:
             self._write_on()
@@ -256,6 +266,8 @@ class Connection:
                 return
             if events or self._decoder.pending:
                 self._deliver(events)
+            elif not self._watch.in_message:
+                self._note_progress(events)
             if not (self._decoder.in_frame and self._reading):
                 return
 
@@ -279,6 +291,7 @@ class Connection:
         if self._state is State.ENDING:
             return []
         self._watch.alive = True
+        self._watch.came(size)
         if space is not None:
             return decoder.filled(size)
         return decoder.receive(self._loop.buffer, size)
@@ -287,9 +300,14 @@ class Connection:
         """Hand events on, and those that can be decoded of what is here, while there is room."""
         inbox = self._inbox
         decoder = self._decoder
+        watch = self._watch
         while True:
-            if self._watch.idle_timeout is not None:
+            if watch.idle_timeout is not None:
                 self._note_messages(events)
+            if not decoder.at_border:
+                self._note_progress(events)
+            elif watch.in_message:
+                watch.end_message()
             full = False
             for event in events:
                 opcode = event[0]
@@ -310,6 +328,11 @@ class Connection:
         # It may pause already, since TLS reads to be able to write. If there is
         # room now the inbox asks nobody to read on.
         self._reading = not self._inbox.pause()
+        now = self._loop.clock()
+        if self._reading:
+            self._watch.resume(now)
+        else:
+            self._watch.pause(now)
         self._update_interest()
         return not self._reading
 
@@ -330,6 +353,21 @@ class Connection:
         """No idleness while messages come, or parts of one."""
         if self._decoder.in_message or any(event.opcode in (TEXT, BINARY) for event in events):
             self._watch.last_message = self._loop.clock()
+
+    def _note_progress(self, events: list[Event]) -> None:
+        """A frame or a message is under way: it has to be here in time.
+
+        What has come completed others perhaps, and then this one is new.
+        """
+        watch = self._watch
+        new = not watch.in_message or any(
+            event.opcode in (TEXT, BINARY) and event.final for event in events
+        )
+        if new:
+            if watch.begin_message(self._loop.clock(), self._decoder.held):
+                self._schedule()
+            if self._budget is not None:
+                self._budget.note(self)
 
     def _pinged(self, event: Event) -> bool:
         """RFC 6455 section 5.5.2."""
@@ -402,6 +440,8 @@ class Connection:
 
     def flushed(self, drained: bool) -> None:
         """What was queued has been written, as far as the socket takes it."""
+        if not drained and self._budget is not None:
+            self._budget.note(self)
         self._after_flush()
         self._update_interest()
 
@@ -438,8 +478,34 @@ class Connection:
             f"the peer has {size} bytes still to read, and the next message of a group "
             "waits for nobody"
         )
-        self.fail(error, Close(1013, "too slow"))
+        self._give_up_on(error, Close(1013, "too slow"))
+
+    def _give_up_on(self, error: WebSocketError, close: Close) -> None:
+        """The peer does not do its part: fail the connection."""
+        self.fail(error, close)
         self._inbox.put(Event(ERROR, error))
+
+    def held(self) -> tuple[int, int]:
+        """Return the bytes that wait for a worker, and those that an end would give back."""
+        if self._state is _CLOSED:
+            return 0, 0
+        return self._inbox.waiting(), self._decoder.held + self.outbound.held()
+
+    def tighten(self) -> None:
+        """Hold as little as possible from now on: memory is scarce."""
+        self.outbound.tighten()
+        self._inbox.bound(1, 1)
+
+    def relax(self) -> None:
+        """Hold as much as is set, again."""
+        self.outbound.relax()
+        self._inbox.bound(self._config.receive_queue_size, self._config.receive_queue_bytes)
+
+    def give_back(self, size: int) -> None:
+        """End, and give back what is held: so many bytes."""
+        error = OverloadError(f"{size} bytes are held for this connection, and all hold too much")
+        self._give_up_on(error, Close(error.status_code, "overloaded"))
+        self._terminate()
 
     def _begin_reading(self) -> None:
         """Read for the first time, beginning with what came too early."""
@@ -456,6 +522,8 @@ class Connection:
         if self._reading:
             return
         self._reading = True
+        self._watch.resume(self._loop.clock())
+        self._schedule()
         rest, self._rest = self._rest or b"", None
         if rest or self._decoder.pending:
             self._deliver(self._decoder.receive(rest))
@@ -471,9 +539,10 @@ class Connection:
         transport = self._transport
         # A read that waits for the socket to be writable would find it readable
         # over and over.
-        reading = self._reading and not transport.wants_write
+        wants_write = self._reading and transport.wants_write
+        reading = self._reading and not wants_write
         mask = READ if reading or transport.wants_read else 0
-        if transport.wants_write or (self.outbound.flushing and not transport.wants_read):
+        if wants_write or (self.outbound.flushing and not transport.wants_read):
             mask |= WRITE
         self.outbound.attentive = mask & WRITE != 0 or self._state is State.ENDING
         if mask == self._mask:
@@ -498,7 +567,7 @@ class Connection:
 
     def _on_timer(self) -> None:
         quiet = self._inbox.idle()
-        for due in self._watch.check(self._loop.clock(), quiet=quiet, reading=self._reading):
+        for due in self._watch.check(self._loop.clock(), quiet=quiet):
             if due is Due.CUT:
                 self._terminate()
             elif due is Due.ANSWER:
@@ -519,6 +588,14 @@ class Connection:
             self.fail(error, Close(error.status_code, str(error)))
             self._inbox.put(Event(ERROR, error))
             self._terminate()
+        elif due is Due.SLOW:
+            self._give_up_on(
+                MessageTimeout(
+                    f"a message was not here {config.message_timeout} s after its first byte, "
+                    "and came with less than a KiB a second since"
+                ),
+                Close(1008, "message too slow"),
+            )
         elif self._idle_event:
             self._inbox.put(Event(IDLE, None))
         else:
@@ -573,6 +650,7 @@ class Connection:
         """In a forked child: close this process's copy of the socket, and be closed."""
         self.outbound.abandon()
         self._state = State.CLOSED
+        self.closed_here = True  # what waits to be delivered is the parent's
         self._mask = 0
         self._take = None
         self._transport.abandon()
@@ -639,7 +717,7 @@ class Connection:
         with self.outbound.lock:
             if self._state is State.CLOSED:
                 return
-            if self.outbound.open:
+            if self._state is _OPEN or self._state is _ANSWERING:
                 self.closed_here = True
                 answering = self._state is State.ANSWERING
                 self._send_close(close, State.ENDING if answering else State.CLOSING)
@@ -675,7 +753,7 @@ class Connection:
                 return
             if self._end.error is None:
                 self._end.error = error
-            if self.outbound.open:
+            if self._state is _OPEN or self._state is _ANSWERING:
                 answering = self._state is State.ANSWERING
                 self._send_close(close, State.ENDING if answering else State.CLOSING)
         deadline = self._loop.clock() + self._config.close_timeout

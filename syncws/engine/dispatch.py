@@ -9,11 +9,13 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import starmap
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from ..logs import log_safely
 from ..protocol.events import BINARY, CLOSE, ERROR, Event
+from .lookout import describe_call
 from .loop import IOLoop
 
 __all__ = ["CLOSED", "IDLE", "OPENED", "RECONNECT", "Dispatcher", "Inbox", "Mailbox", "nothing"]
@@ -23,8 +25,15 @@ OPENED = -2  # the handshake is done
 IDLE = -3  # nothing was sent or received for idle_timeout
 CLOSED = -4  # the connection has ended; data is the peer's Close, or one with 1006
 RECONNECT = -5  # the connection is being made again; data says how far it is
+_LOOK = -6  # among messages: one was given back
+
+_BLOCKING = (True,)
+_ONCE = ((),)
 
 _log = logging.getLogger("syncws.engine")
+
+# Bytes that a message takes up beside its own.
+_OVERHEAD = 200
 
 # Events that one turn of a worker handles before others have theirs.
 _TURN = 64
@@ -54,6 +63,12 @@ class Inbox(Protocol):
 
     def idle(self) -> bool:
         """Whether nothing waits and no callback runs."""
+
+    def waiting(self) -> int:
+        """Return the bytes that wait, and what they take up beside."""
+
+    def bound(self, max_count: int, max_size: int) -> None:
+        """Set the bounds that `put` and `pause` go by."""
 
     # -- Any thread
 
@@ -90,6 +105,20 @@ class _Bound:
     def _count(self) -> int:
         raise NotImplementedError
 
+    @property
+    def source(self) -> object:
+        """The connection that delivers here, until it has ended."""
+        return getattr(self.on_room, "__self__", None)
+
+    def waiting(self) -> int:
+        """Return the bytes that wait, and what they take up beside."""
+        return self._added - self._taken + _OVERHEAD * self._count()
+
+    def bound(self, max_count: int, max_size: int) -> None:
+        """Set other bounds."""
+        self._max_count = max_count
+        self._max_size = max_size
+
     def pause(self) -> bool:
         # Set first, looked at second; the consumer does it the other way round.
         self._paused = True
@@ -124,9 +153,12 @@ class Dispatcher(_Bound):
         max_count: Events that may wait before reading pauses.
         max_size: Their size, in bytes, or characters of text.
         on_done: Called in a worker after the last event.
+
+    Attributes:
+        current: The event that is handled now, if one is.
     """
 
-    __slots__ = ("_handle", "_inbox", "_loop", "_on_done", "_running")
+    __slots__ = ("_handle", "_inbox", "_loop", "_on_done", "_running", "current")
 
     hears_close = False
 
@@ -140,6 +172,7 @@ class Dispatcher(_Bound):
         on_done: Callable[[], None] = nothing,
     ) -> None:
         super().__init__(max_count, max_size)
+        self.current: Event | None = None
         self._handle = handle
         self._loop = loop
         self._on_done = on_done
@@ -193,11 +226,12 @@ class Dispatcher(_Bound):
             # Before each, the first as well: what this was queued for may have
             # been handled since, for `put` fills the inbox before it takes the lock.
             while not inbox:
+                self.current = None  # it may be large, and the next one far
                 running.release()
                 # What came between the look and the release found it held.
                 if not (inbox and running.acquire(False)):
                     return
-            event = inbox.popleft()
+            self.current = event = inbox.popleft()
             opcode = event[0]
             if 0 < opcode <= BINARY:
                 try:
@@ -235,6 +269,11 @@ class Dispatcher(_Bound):
     def close(self) -> None:
         """Nothing to wake here; what waits is dropped by `handle`, in order."""
 
+    def describe(self) -> str:
+        """Say which callback runs."""
+        event = self.current
+        return "a callback" if event is None else describe_call(self._handle, (event,))
+
 
 class Mailbox(_Bound):
     """Holds messages for threads that block in `get`.
@@ -242,7 +281,15 @@ class Mailbox(_Bound):
     A message counts as dealt with when its receiver comes back for the next.
     """
 
-    __slots__ = ("_closed", "_delivered", "_finished", "_lock", "_queue", "_received")
+    __slots__ = (
+        "_closed",
+        "_delivered",
+        "_finished",
+        "_lock",
+        "_queue",
+        "_received",
+        "_returned",
+    )
 
     hears_close = True
 
@@ -250,6 +297,8 @@ class Mailbox(_Bound):
         super().__init__(max_count, max_size)
         # Its get() is one C call that a put() in another thread ends at once.
         self._queue: SimpleQueue[Event] = SimpleQueue()
+        # Messages that were taken off it by a receiver that could not return.
+        self._returned: deque[Event] = deque()
         self._closed = False
         self._delivered = 0  # messages put; owned by the I/O thread
 
@@ -280,7 +329,7 @@ class Mailbox(_Bound):
 
     def idle(self) -> bool:
         """Whether nothing waits."""
-        return self._queue.empty()
+        return self._queue.empty() and not self._returned
 
     def _count(self) -> int:
         return self._queue.qsize()
@@ -297,21 +346,51 @@ class Mailbox(_Bound):
         """
         self._finished = self._received
         while True:
+            taken: list[Event] = []
+            counted = False
             try:
-                event = self._queue.get(timeout=timeout)
+                # One call of the interpreter's either way, so that no signal
+                # handler can raise while nobody has the event.
+                if self._returned:
+                    taken.extend(starmap(self._returned.popleft, _ONCE))
+                else:
+                    taken.extend(map(self._queue.get, _BLOCKING, (timeout,)))
+                event = taken[0]
+                if not 0 < event[0] <= BINARY:
+                    if event[0] == _LOOK:
+                        continue
+                    self._queue.put(event)  # for the next receiver
+                    self.on_last()
+                    return None
+                size = len(event[1])
+                with self._lock:
+                    self._received += 1
+                    self._taken += size
+                    counted = True
+                    if self._paused:
+                        self._make_room()
+                if not self._closed:
+                    return event
             except Empty:
                 raise TimeoutError from None
-            if not 0 < event[0] <= BINARY:
-                self._queue.put(event)  # for the next receiver
-                self.on_last()
-                return None
-            with self._lock:
-                self._received += 1
-                self._taken += len(event[1])
-                if self._paused:
-                    self._make_room()
-            if not self._closed:
-                return event
+            except IndexError:  # another receiver was quicker
+                continue
+            except BaseException:
+                self._give_back(taken, counted)
+                raise
+
+    def _give_back(self, taken: list[Event], counted: bool) -> None:
+        """A signal handler has raised in `get`: nothing is lost by that."""
+        if taken:
+            event = taken[0]
+            if counted:
+                with self._lock:
+                    self._received -= 1
+                    self._taken -= len(event[1])
+            if event[0] != _LOOK:
+                self._returned.append(event)
+            self._queue.put(Event(_LOOK, None))  # another receiver may wait there
+        self.on_room()  # harmless if there is none to be made
 
     def close(self) -> None:
         """Wake every receiver: this end has closed, and messages that wait are dropped."""

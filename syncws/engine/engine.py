@@ -11,8 +11,9 @@ import threading
 import weakref
 from typing import NamedTuple
 
-from ..timing import Deadline
+from ..timing import Deadline, check_timeout
 from .lane import Lanes
+from .lookout import Running
 from .loop import CURRENT, IOLoop
 from .workers import PoolStats, WorkerPool
 
@@ -30,26 +31,46 @@ class EngineStats(NamedTuple):
         users: Open listeners and clients.
         threads: Worker threads; beside them there is the I/O thread.
         idle: Workers without work.
+        blocked: Workers whose callback has held the others up, for a
+            millisecond or longer: it waits for something, or computes.
         queued: Connections that wait for a worker.
     """
 
     users: int
     threads: int
     idle: int
+    blocked: int
     queued: int
 
 
 class _Runtime:
     """The threads of an engine, from its first user to its last."""
 
-    def __init__(self, name: str, workers: int, max_workers: int, owner: object) -> None:
+    def __init__(
+        self,
+        name: str,
+        workers: int,
+        max_workers: int,
+        slow_after: float | None,
+        owner: object,
+    ) -> None:
         self.loop = IOLoop(f"{name}-io", owner=owner)
         self.pool = WorkerPool(
-            workers, max_workers, f"{name}-worker", self.loop.wake_if_dirty, owner
+            workers,
+            max_workers,
+            f"{name}-worker",
+            self.loop.wake_if_dirty,
+            owner,
+            slow_after,
+            self.loop.clock,
         )
         self.loop.pool = self.pool
         self.lanes = Lanes.of(self.loop, max_workers)
-        self.loop.thread.start()
+        try:
+            self.loop.thread.start()
+        except BaseException:
+            self.loop.abandon()  # its descriptors
+            raise
 
     def is_alive(self) -> bool:
         """Whether any of the threads is still there."""
@@ -69,12 +90,22 @@ class Engine:
         max_workers: Threads that run callbacks at the most: the pool grows
             while callbacks block and shrinks again.
         name: Prefix of the threads' names.
+        slow_callback_timeout: Seconds after which a callback that has not
+            returned is warned of in the log, with its name and where it
+            stands, once. None: never.
 
     The I/O thread is one, whatever the number of connections. Threads are
     daemonic: they do not keep a process alive.
     """
 
-    def __init__(self, *, workers: int = 8, max_workers: int = 64, name: str = "syncws") -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = 8,
+        max_workers: int = 64,
+        name: str = "syncws",
+        slow_callback_timeout: float | None = 10.0,
+    ) -> None:
         for label, value in (("workers", workers), ("max_workers", max_workers)):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{label} must be an int, not {value!r}")
@@ -82,6 +113,9 @@ class Engine:
             raise ValueError(
                 f"workers must be at least 1 and at most max_workers, {max_workers}, not {workers}"
             )
+        if check_timeout("slow_callback_timeout", slow_callback_timeout) == 0:
+            raise ValueError("slow_callback_timeout must be more than 0 seconds; None: never")
+        self._slow_after = slow_callback_timeout
         self._workers = workers
         self._max_workers = max_workers
         self._name = name
@@ -101,7 +135,9 @@ class Engine:
         with self._lock:
             if self._runtime is None or not self._runtime.loop.thread.is_alive():
                 self._users = 0
-                self._runtime = _Runtime(self._name, self._workers, self._max_workers, self)
+                self._runtime = _Runtime(
+                    self._name, self._workers, self._max_workers, self._slow_after, self
+                )
             self._users += 1
             return self._runtime.loop
 
@@ -148,8 +184,18 @@ class Engine:
     def stats(self) -> EngineStats:
         """Return what the engine does now."""
         with self._lock:
-            pool = self._runtime.pool.stats() if self._runtime else PoolStats(0, 0, 0)
+            pool = self._runtime.pool.stats() if self._runtime else PoolStats(0, 0, 0, 0)
             return EngineStats(self._users, *pool)
+
+    def running(self) -> list[Running]:
+        """Return what the workers are in the midst of, the longest first.
+
+        Its seconds begin when the I/O thread first sees a call, which it does
+        four times within `slow_callback_timeout`; without that they stay 0.
+        """
+        with self._lock:
+            runtime = self._runtime
+        return [] if runtime is None else runtime.pool.running()
 
     def _after_fork(self) -> None:
         """In the child: the threads are the parent's, and so are the connections."""
@@ -160,6 +206,7 @@ class Engine:
         self._ending = []
         if runtime is not None:
             runtime.loop.abandon()
+            runtime.pool.abandon()
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -179,6 +226,7 @@ def default_engine() -> Engine:
 def _after_fork_in_child() -> None:
     global _default_lock
     _default_lock = threading.Lock()
+    CURRENT.owner = None  # a worker may have forked: here it is none
     for engine in list(_engines):
         engine._after_fork()
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .lookout import describe_call
 from .loop import IOLoop
 
 __all__ = ["Lane", "Lanes"]
@@ -69,6 +70,12 @@ class Lane:
             call(*args)
         finally:
             self._loop.call_soon(self._next)
+
+    # -- Any thread ------------------------------------------------------
+
+    def describe_call(self, call: Callable[..., None], args: tuple[Any, ...]) -> str:
+        """Say what is called."""
+        return describe_call(call, args)
 
 
 class Lanes(NamedTuple):

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 from ..logs import log_safely
 from ..timing import Clock
+from .journal import Journal
+from .lookout import describe_call
 from .poller import READ, WRITE, make_poller
 from .timers import Timer, Timers
 from .wakeup import Wakeup
@@ -76,17 +78,28 @@ class Flushable(Failing, Protocol):
         """Write what is queued."""
 
 
+class Auditor(Protocol):
+    """Who looks after what waits."""
+
+    def look_later(self) -> None:
+        """Something waits for a worker."""
+
+
 class RunQueue(Protocol):
     """What the loop hands runnable work to; see `WorkerPool`."""
 
     queue: deque[Any]
     patience: float  # seconds until `unblock` is to be called again
+    look_interval: float | None  # seconds between calls of `look` while there is work
 
     def submit(self, work: list[Any]) -> None:
         """Queue `work` and see that a worker is awake for it."""
 
     def unblock(self, now: float) -> None:
         """Wake another worker if the queue stands still."""
+
+    def look(self, now: float) -> bool:
+        """Look at what runs for long; return whether anything runs."""
 
     def stop(self) -> None:
         """End the workers when the queue is empty: nothing more is submitted."""
@@ -104,6 +117,10 @@ class _Errand:
     def run(self) -> None:
         """Make the call."""
         self._call(*self._args)
+
+    def describe(self) -> str:
+        """Say what is called."""
+        return describe_call(self._call, self._args)
 
 
 class IOLoop:
@@ -125,15 +142,23 @@ class IOLoop:
         # Owned by the I/O thread.
         self.buffer = bytearray(BUFFER_SIZE)  # what is received, until it is dealt with
         self.ready: list[Any] = []  # connections that got work in this round
-        self._poller = make_poller()
         self._timers = Timers()
         self._stopping = False
+        self._looking = False  # a timer is set for `_look`
+        self.budgets: list[Auditor] = []  # see `Budget`
+        self.journal = Journal(self._run_later, self._run_again)  # what is to be logged
 
         # Any thread: what is done with these is atomic.
         self._handlers: set[Owned] = set()
         self._calls: deque[tuple[Failing | None, Callable[..., None], tuple[Any, ...]]] = deque()
         self.dirty: deque[Flushable] = deque()  # what is to be flushed; see `flush_soon`
         self._wakeup = Wakeup()
+        try:
+            self._poller = make_poller()
+            self._poller.register(self._wakeup, READ, self._wakeup)
+        except BaseException:
+            self._wakeup.close()
+            raise
         # True while the I/O thread may be waiting. It sets this before it
         # looks at _calls and dirty for the last time; others fill those
         # before they look at this. So either side sees the other.
@@ -142,8 +167,6 @@ class IOLoop:
         self._pausing = False
         self._pause = threading.Lock()
         self._pause.acquire()
-
-        self._poller.register(self._wakeup, READ, self._wakeup)
 
     # -- Any thread ------------------------------------------------------
 
@@ -178,6 +201,15 @@ class IOLoop:
     def call_in_worker(self, call: Callable[..., None], *args: Any) -> None:
         """Make `call(*args)` in a worker: it may run a user's code. In the I/O thread only."""
         self.ready.append(_Errand(call, args))
+
+    def _run_later(self, work: Any) -> None:
+        """In the I/O thread only."""
+        self.ready.append(work)
+
+    def _run_again(self, work: Any) -> None:
+        """In a worker, which has had its turn with it."""
+        assert self.pool is not None
+        self.pool.queue.append(work)
 
     def own(self, handler: Owned) -> None:
         """Have `handler` aborted when the loop ends, and abandoned in a forked child.
@@ -272,11 +304,29 @@ class IOLoop:
             if self.ready:
                 pool.submit(self.ready)
                 self.ready = []
+                if not self._looking:
+                    self._look_later(pool, now)
                 if len(pool.queue) >= _BATCH:
                     self._let_workers_run(pool)
                     now = self.clock()
             if pool.queue:
                 pool.unblock(now)
+                for budget in self.budgets:
+                    budget.look_later()
+
+    def _look_later(self, pool: RunQueue, now: float) -> None:
+        """There is work: look after what does not return, until nothing runs."""
+        self._looking = True
+        if pool.look_interval is not None:
+            self._timers.add(now + pool.look_interval, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        pool = self.pool
+        assert pool is not None
+        now = self.clock()
+        if pool.look(now):
+            self._look_later(pool, now)
 
     def _let_workers_run(self, pool: RunQueue) -> None:
         """Many have work: wait until the workers are through, or have blocked.

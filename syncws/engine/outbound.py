@@ -9,13 +9,14 @@ thread" may be called from anywhere and take the lock themselves.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterable, Sized
 from typing import Protocol
 
 from ..config import ConnectionConfig
-from ..errors import Close, SendTimeout
+from ..errors import Close, SendTimeout, WebSocketError
 from ..protocol.encoder import APART, Encoder
 from ..protocol.events import BINARY, PING
 from ..protocol.kernels import frame
@@ -29,6 +30,9 @@ from .watch import Watch
 __all__ = ["Outbound", "Sender", "share"]
 
 _FIN = 0x80
+
+# The part of `send_buffer_size` that is left while memory is scarce.
+_TIGHT = 8
 
 
 class Sender(Protocol):
@@ -70,6 +74,7 @@ class Outbound:
         "_encoder",
         "_encoding",
         "_flushing",
+        "_full_size",
         "_high",
         "_loop",
         "_low",
@@ -107,6 +112,7 @@ class Outbound:
             self._run_queue = loop.pool.queue
         self._dirty = loop.dirty
         self._timeout = config.send_timeout
+        self._full_size = config.send_buffer_size
         self._high = config.send_buffer_size  # bytes above which senders wait
         self._low = config.send_buffer_size // 4  # and at which they go on
         self._client = encoder.client
@@ -165,19 +171,23 @@ class Outbound:
             ready = self.open and not self._midway and out.size <= self._high
             if ready:
                 rest: bytes | None
-                if out.size or self._run_queue:
-                    rest = frame(_FIN | opcode, payload, key)
-                else:
-                    try:
-                        rest = self._transport.send_frame(_FIN | opcode, payload, key)
-                    except OSError as exc:
-                        rest = None
-                        told = not self._fail(exc)
-                if rest is not None:
-                    out.chunks.append(rest)
-                    out.size += len(rest)
-                    told = self._flushing
-                    self._flushing = True
+                try:
+                    if out.size or self._run_queue:
+                        rest = frame(_FIN | opcode, payload, key)
+                    else:
+                        try:
+                            rest = self._transport.send_frame(_FIN | opcode, payload, key)
+                        except OSError as exc:
+                            rest = None
+                            told = not self._fail(exc)
+                    if rest is not None:
+                        out.chunks.append(rest)
+                        out.size += len(rest)
+                        told = self._flushing
+                        self._flushing = True
+                except BaseException:
+                    self._break()
+                    raise
         if not ready:
             self._send_other(opcode, payload, final)
             return
@@ -205,10 +215,17 @@ class Outbound:
             with self._encoding:
                 if out.size > self._high:
                     continue  # another sender was quicker
-                if message:
-                    queued = self._send_message(opcode, payload, final)
-                else:
-                    queued = self._send_control(opcode, payload)
+                try:
+                    if message:
+                        queued = self._send_message(opcode, payload, final)
+                    else:
+                        queued = self._send_control(opcode, payload)
+                except WebSocketError:
+                    raise
+                except BaseException:
+                    with self.lock:
+                        self._break()
+                    raise
             break
         if queued:
             self.flush_soon()
@@ -234,6 +251,25 @@ class Outbound:
             if self._midway == final:
                 queued |= self._set_midway(not final)
             return queued
+
+    def held(self) -> int:
+        """Return the bytes that wait to be written, also for the end of a fragmented message."""
+        with self.lock:
+            return self._out.size + sum(map(len, self._shared or ()))
+
+    def tighten(self) -> None:
+        """Have senders wait early."""
+        with self.lock:
+            self._high = self._full_size // _TIGHT
+            self._low = self._high // 4
+
+    def relax(self) -> None:
+        """Have senders wait as set, again."""
+        with self.lock:
+            self._high = self._full_size
+            self._low = self._high // 4
+            if self._out.size <= self._low:
+                self.notify()
 
     def flush_soon(self) -> None:
         """Have what is queued written by the I/O thread."""
@@ -314,6 +350,17 @@ class Outbound:
         self.end.write_error = error.with_traceback(None)
         self._flushing = True
         return True
+
+    def _break(self) -> None:
+        """A signal handler has raised amid a send. Requires `lock`.
+
+        It may have done so right after bytes were written, before that was
+        noted: what came next could begin in the middle of a frame, or be sent
+        twice. So nothing comes next.
+        """
+        self.open = False
+        self._fail(ConnectionAbortedError(errno.ECONNABORTED, "a signal cut a send short"))
+        self.flush_soon()
 
     def _set_midway(self, midway: bool) -> bool:
         """A fragmented message begins, or ends and lets go out what waited. Requires `lock`.
@@ -479,8 +526,8 @@ def share(opcode: int, payload: bytes, members: Iterable[Outbound]) -> int:
             else:
                 behind = out.size > member._high
                 if not behind:
-                    out.chunks.append(message)
                     out.size += len(message)
+                    out.chunks.append(message)
                     if not member._flushing:
                         member._flushing = True
                         loop = member._loop
@@ -488,6 +535,8 @@ def share(opcode: int, payload: bytes, members: Iterable[Outbound]) -> int:
                             dirty[loop].append(member)
                         else:
                             dirty[loop] = [member]
+            if behind:
+                member.open = False  # nothing may come after what it has missed
         if behind:
             member.fall_behind()
         else:

@@ -1,4 +1,4 @@
-"""Sockets that never block, plain or TLS, behind one interface.
+"""Sockets that never block: what all of them do, and plain ones; `tls` has the others.
 
 `receive` returns -1 and `send` 0 where a blocking socket would wait. With
 TLS, reading may need the socket writable and writing may need it readable;
@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import socket
-import ssl
-import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -23,7 +21,6 @@ __all__ = [
     "Buffer",
     "FastTransport",
     "PlainTransport",
-    "TLSTransport",
     "Transport",
     "make_transport",
 ]
@@ -40,9 +37,6 @@ _extension: Any = extension
 # Chunks handed to one sendmsg, well below any system's IOV_MAX.
 _MAX_CHUNKS = 64
 
-# Bytes that one TLS write may join: one record's payload. RFC 8446 section 5.1.
-_TLS_RECORD = 16_384
-
 
 class Transport(Protocol):
     """A connected socket in non-blocking mode."""
@@ -54,6 +48,10 @@ class Transport(Protocol):
     @property
     def secure(self) -> bool:
         """Whether it is TLS."""
+
+    @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The peer's certificate, if it was asked for one and has shown it."""
 
     @property
     def wants_read(self) -> bool:
@@ -97,6 +95,7 @@ class PlainTransport:
     __slots__ = ("_ended", "sock")
 
     secure = False
+    peer_certificate = None
     wants_read = False
     wants_write = False
 
@@ -231,130 +230,8 @@ class FastTransport(PlainTransport):
         super().abandon()
 
 
-class TLSTransport:
-    """A TLS socket.
-
-    An SSL object must not be read and written by two threads at once, hence
-    the lock; no operation under it waits for the network.
-    """
-
-    __slots__ = ("_lock", "sock", "wants_read", "wants_write")
-
-    secure = True
-    sock: ssl.SSLSocket
-
-    def __init__(self, sock: ssl.SSLSocket) -> None:
-        self.sock = sock
-        self.wants_read = False
-        self.wants_write = False
-        self._lock = threading.Lock()
-
-    def frame_receiver(self, frames: tuple[int, int, int, type[Event]]) -> FrameReceiver | None:
-        """Return None: this only receives."""
-        return None
-
-    def handshake(self) -> bool:
-        """Go on with the TLS handshake; return whether it is done.
-
-        Raises:
-            OSError: The handshake has failed (`ssl.SSLError`) or TCP has.
-        """
-        self.wants_read = self.wants_write = False
-        try:
-            self.sock.do_handshake()
-        except ssl.SSLWantReadError:
-            self.wants_read = True
-            return False
-        except ssl.SSLWantWriteError:
-            self.wants_write = True
-            return False
-        return True
-
-    def receive(self, buffer: Buffer) -> int:
-        """Take what has come; return how many bytes, 0 at the end, or -1 if nothing has.
-
-        Takes whatever the TLS layer has decrypted already, too: the selector
-        does not tell of it. So `buffer` must have room for a record,
-        16 KiB.
-        """
-        with self._lock:
-            self.wants_write = False
-            size = -1
-            try:
-                size = self.sock.recv_into(buffer)
-                while size and (pending := self.sock.pending()):
-                    size += self.sock.recv_into(memoryview(buffer)[size : size + pending])
-            except (ssl.SSLWantReadError, BlockingIOError, InterruptedError):
-                # Behind shutdown_write the socket is a plain one again.
-                pass
-            except ssl.SSLWantWriteError:
-                self.wants_write = True
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                size = max(size, 0)
-            return size
-
-    def send(self, data: bytes | memoryview) -> int:
-        """Write a part of `data`; return how many bytes were taken.
-
-        After 0 the next call must begin with the same bytes and be no
-        shorter: the TLS layer may have encrypted them already.
-        """
-        with self._lock:
-            self.wants_read = False
-            try:
-                return self.sock.send(data)
-            except ssl.SSLWantWriteError:
-                return 0
-            except ssl.SSLWantReadError:
-                self.wants_read = True
-                return 0
-
-    def send_frame(self, first: int, payload: bytes, key: bytes | None) -> bytes | None:
-        """Write a frame as `kernels.frame` makes it; return what was not taken, or None."""
-        data = frame(first, payload, key)
-        sent = self.send(data)
-        return None if sent == len(data) else data[sent:]
-
-    def send_many(self, chunks: list[bytes | memoryview]) -> int:
-        """Write a part of `chunks` in order; return how many bytes were taken.
-
-        Small chunks are joined into one record, and stay joined, so that a
-        repeated write is never shorter.
-        """
-        size = count = 0
-        for chunk in chunks:
-            size += len(chunk)
-            if size > _TLS_RECORD:
-                break
-            count += 1
-        if count > 1:
-            chunks[:count] = [b"".join(chunks[:count])]
-        return self.send(chunks[0])
-
-    def shutdown_write(self) -> None:
-        """Send TLS's close_notify, and tell the peer that nothing more comes."""
-        with self._lock, contextlib.suppress(OSError, ValueError):
-            # Waits for the peer's close_notify; one try sends ours.
-            self.sock.unwrap()
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        """End the connection and release the descriptor."""
-        with self._lock:
-            with contextlib.suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)
-            self.sock.close()
-
-    def abandon(self) -> None:
-        """Release the descriptor only: the connection belongs to another process."""
-        self.sock.close()
-
-
 def make_transport(sock: socket.socket) -> Transport:
-    """Return the transport for a connected socket, which becomes non-blocking."""
+    """Return the transport without TLS for a connected socket, which becomes non-blocking."""
     sock.setblocking(False)
-    if isinstance(sock, ssl.SSLSocket):
-        return TLSTransport(sock)
     fast = hasattr(extension, "receive")  # Windows has none
     return FastTransport(sock) if fast else PlainTransport(sock)

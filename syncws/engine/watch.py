@@ -22,10 +22,23 @@ class Due(enum.Enum):
     IDLE = "no message has come or gone for idle_timeout"
     PING = "a keepalive ping"
     LOST = "nothing has come since the last keepalive ping, for ping_timeout"
+    SLOW = "a message that has begun does not get on"
+
+
+# Bytes a second that a message must get on with beyond its first `message_timeout`.
+_PACE = 1024
+
+# Keepalive pings whose pongs are still told from others'. More are out only
+# if the peer sends, but no pongs.
+_REMEMBERED = 4
 
 
 class Watch:
     """When a connection has to do something by itself.
+
+    It begins paused: what is not read says nothing of the peer. While that is
+    so, idleness, the wait for a pong and that for the rest of a message stand
+    still.
 
     Args:
         config: Its intervals and timeouts.
@@ -35,21 +48,26 @@ class Watch:
         alive: Set when anything comes from the peer.
         last_message: When a message last came or went.
         idle_timeout: The one in force; None if there is none, or no longer.
-        latency: Seconds from the last keepalive ping to its pong, or None.
+        in_message: Whether a message is under way.
+        latency: Seconds from a keepalive ping to its pong, the last ones; or None.
     """
 
     __slots__ = (
         "_answer_at",
+        "_come",
         "_cut_at",
         "_idle_at",
         "_interval",
         "_lost_at",
+        "_message_timeout",
+        "_paused_at",
         "_ping_at",
-        "_ping_data",
-        "_ping_sent",
+        "_pings",
+        "_slow_at",
         "_timeout",
         "alive",
         "idle_timeout",
+        "in_message",
         "last_message",
         "latency",
     )
@@ -58,20 +76,41 @@ class Watch:
         self.idle_timeout = config.idle_timeout
         self._interval = config.ping_interval
         self._timeout = config.ping_timeout
+        self._message_timeout = config.message_timeout
         self.alive = False
         self.last_message = now
         self.latency: float | None = None
+        self._paused_at: float | None = now
         self._idle_at = None if self.idle_timeout is None else now + self.idle_timeout
         self._ping_at = None if self._interval is None else now + self._interval
         self._lost_at: float | None = None
+        self._slow_at: float | None = None  # a message is under way: when it should be here
+        self._come = 0  # bytes of it
+        self.in_message = False
         self._answer_at: float | None = None
         self._cut_at: float | None = None
-        self._ping_data = b""
-        self._ping_sent = 0.0
+        self._pings: tuple[tuple[bytes, float], ...] = ()  # those without a pong: payload, when
+
+    def pause(self, now: float) -> None:
+        """Nothing is read from now on."""
+        if self._paused_at is None:
+            self._paused_at = now
+
+    def resume(self, now: float) -> None:
+        """What comes is read from now on."""
+        if self._paused_at is None:
+            return
+        stood = now - self._paused_at
+        self._paused_at = None
+        if self._lost_at is not None:
+            self._lost_at += stood
+        if self._slow_at is not None:
+            self._slow_at += stood
 
     def relax(self) -> None:
         """Look after idleness and the peer's life no more: the connection is ending."""
         self.idle_timeout = self._idle_at = self._ping_at = self._lost_at = None
+        self._message_timeout = self._slow_at = None
 
     def answer_by(self, when: float) -> None:
         """Have ANSWER due at `when`."""
@@ -84,18 +123,18 @@ class Watch:
 
     def next_due(self) -> float | None:
         """When `check` is to be called next, or None."""
-        times = (self._cut_at, self._answer_at, self._lost_at, self._ping_at, self._idle_at)
+        times = [self._cut_at, self._answer_at, self._ping_at, self._idle_at]
+        if self._paused_at is None:
+            times += (self._lost_at, self._slow_at)
         return min((when for when in times if when is not None), default=None)
 
-    def check(self, now: float, *, quiet: bool, reading: bool) -> list[Due]:
+    def check(self, now: float, *, quiet: bool) -> list[Due]:
         """Return what is due, most urgent first.
 
         Args:
             now: The time.
             quiet: Whether no message waits or is dealt with; else that is no
                 idleness.
-            reading: Whether the connection reads; while it does not, silence
-                says nothing about the peer.
         """
         due = []
         if self._cut_at is not None and now >= self._cut_at:
@@ -103,13 +142,16 @@ class Watch:
         if self._answer_at is not None and now >= self._answer_at:
             self._answer_at = None
             due.append(Due.ANSWER)
-        if self._is_lost(now, reading):
-            due.append(Due.LOST)
-        if self._is_idle(now, quiet):
+        if self._paused_at is None:
+            if self._is_lost(now):
+                due.append(Due.LOST)
+            if self._is_slow(now):
+                due.append(Due.SLOW)
+        if self._is_idle(now, quiet and self._paused_at is None):
             due.append(Due.IDLE)
         if self._ping_at is not None and self._interval is not None and now >= self._ping_at:
             self._ping_at = now + self._interval
-            if self._lost_at is None:
+            if self._lost_at is None or self.alive:
                 due.append(Due.PING)
         return due
 
@@ -125,31 +167,64 @@ class Watch:
         self._idle_at = now + self.idle_timeout
         return True
 
-    def _is_lost(self, now: float, reading: bool) -> bool:
-        if self._lost_at is None or self._timeout is None or now < self._lost_at:
+    def _is_lost(self, now: float) -> bool:
+        if self._lost_at is None or now < self._lost_at:
             return False
-        if self.alive:
-            self._lost_at = None
-        elif reading:
+        if not self.alive:
             return True
-        else:
-            self._lost_at = now + self._timeout
+        self._lost_at = None
         return False
+
+    def _is_slow(self, now: float) -> bool:
+        if self._slow_at is None or now < self._slow_at:
+            return False
+        self._slow_at += self._come / _PACE
+        self._come = 0
+        return now >= self._slow_at
+
+    # -- Messages --------------------------------------------------------
+
+    def begin_message(self, now: float, size: int) -> bool:
+        """A message is under way, and so much of it has come; return whether it has a deadline."""
+        self.in_message = True
+        if self._message_timeout is None:
+            return False
+        self._slow_at = now + self._message_timeout
+        self._come = size
+        return True
+
+    def came(self, size: int) -> None:
+        """So many bytes have come."""
+        self._come += size
+
+    def end_message(self) -> None:
+        """No message is under way."""
+        self.in_message = False
+        self._slow_at = None
+
+    # -- Keepalive -------------------------------------------------------
 
     def ping(self, now: float) -> bytes:
         """Return the payload of a keepalive ping that is sent now. RFC 6455 section 5.5.2."""
-        self._ping_data = os.urandom(4)
-        self._ping_sent = now
+        data = os.urandom(4)
+        self._pings = (*self._pings, (data, now))[-_REMEMBERED:]
         self.alive = False
         if self._timeout is not None:
             self._lost_at = now + self._timeout
-        return self._ping_data
+            if self._paused_at is not None:
+                self._lost_at -= now - self._paused_at  # `resume` adds all of the pause
+        return data
 
     def pong(self, data: bytes, now: float) -> bool:
-        """Return whether a pong answers the last keepalive ping, and note its latency."""
-        if not self._ping_data or data != self._ping_data:
-            return False
-        self._ping_data = b""
-        self._lost_at = None
-        self.latency = now - self._ping_sent
-        return True
+        """Return whether a pong answers a keepalive ping, and note its latency.
+
+        It answers those before, too: RFC 6455 section 5.5.3.
+        """
+        for index, (payload, sent) in enumerate(self._pings):
+            if payload == data:
+                self._pings = self._pings[index + 1 :]
+                self.latency = now - sent
+                if not self._pings:
+                    self._lost_at = None
+                return True
+        return False

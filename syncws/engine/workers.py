@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ..logs import log_safely
-from ..timing import Deadline
+from ..timing import Clock, Deadline
+from .lookout import Lookout, Running, Watched, describe
 from .loop import CURRENT, STALL
 
 __all__ = ["PoolStats", "WorkerPool"]
@@ -43,26 +45,32 @@ _log = logging.getLogger("syncws.engine")
 
 
 class Work(Protocol):
-    """What a worker runs."""
+    """What a worker runs.
+
+    It may have `current`, the part that it is in the midst of, and `describe`,
+    which says so in words; see `Lookout`.
+    """
 
     def run(self) -> None:
         """Do some of the work; queue again for the rest."""
 
 
 class PoolStats(NamedTuple):
-    """The state of a pool: threads, those waiting for work, and the queue's length."""
+    """The state of a pool: threads, those waiting for work or blocked, the queue's length."""
 
     threads: int
     idle: int
+    blocked: int
     queued: int
 
 
-class _Worker:
+class _Worker(Watched):
     """One thread of the pool."""
 
-    __slots__ = ("epoch", "gate", "thread")
+    __slots__ = ("epoch", "gate")
 
     def __init__(self, body: Callable[[_Worker], None], name: str) -> None:
+        super().__init__()
         self.gate = threading.Lock()  # released to wake the worker
         self.gate.acquire()
         self.epoch = 0  # the pool's when this worker last counted as active
@@ -79,6 +87,9 @@ class WorkerPool:
         wake_loop: Called when the queue becomes empty: answers that were
             queued meanwhile can be written in one go.
         owner: Whose threads these are: an engine.
+        slow_after: Seconds after which a call that has not returned is warned
+            of; None: never.
+        clock: The loop's clock.
     """
 
     def __init__(
@@ -88,8 +99,14 @@ class WorkerPool:
         name: str,
         wake_loop: Callable[[], None],
         owner: object = None,
+        slow_after: float | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._owner = owner
+        self._clock = clock
+        self._lookout = None if slow_after is None else Lookout(slow_after, name, max_size)
+        # Seconds between calls of `look` while there is work; None: it is not called.
+        self.look_interval = None if self._lookout is None else self._lookout.interval
         self.queue: deque[Work] = deque()
         self._size = size
         self._max_size = max_size
@@ -191,6 +208,13 @@ class WorkerPool:
         self._idle.append(worker)
         return True
 
+    def look(self, now: float) -> bool:
+        """Warn of what has run for long; return whether anything runs."""
+        assert self._lookout is not None
+        with self._lock:
+            workers = list(self._workers)
+        return self._lookout.look(workers, now)
+
     # -- Worker threads --------------------------------------------------
 
     def run(self, worker: _Worker) -> None:
@@ -213,6 +237,7 @@ class WorkerPool:
                 # Who found the queue filled has left this to us; see
                 # IOLoop.flush_soon. Not behind the work, which may block.
                 self._wake_loop()
+            worker.work = work
             try:
                 work.run()
             except BaseException as exc:
@@ -229,6 +254,7 @@ class WorkerPool:
         with self._lock:
             if self.queue:
                 return True
+            worker.work = None
             if worker.epoch == self._epoch:
                 self._active -= 1
             if self._stopping:
@@ -266,7 +292,23 @@ class WorkerPool:
     def stats(self) -> PoolStats:
         """Return the state of the pool."""
         with self._lock:
-            return PoolStats(len(self._workers), len(self._idle), len(self.queue))
+            threads, idle = len(self._workers), len(self._idle)
+            # One that is waking counts as active before it has left the idle.
+            return PoolStats(threads, idle, max(0, threads - idle - self._active), len(self.queue))
+
+    def running(self) -> list[Running]:
+        """Return what the workers are in the midst of, the longest first."""
+        now = self._clock()
+        found = []
+        with self._lock:
+            workers = list(self._workers)
+        for worker in workers:
+            work, step, since = worker.work, worker.step, worker.since
+            if work is not None:
+                seen = step is (getattr(work, "current", None) or work)
+                seconds = max(0.0, now - since) if seen else 0.0
+                found.append(Running(worker.thread.name, describe(work), seconds))
+        return sorted(found, key=lambda running: running.seconds, reverse=True)
 
     def stop(self) -> None:
         """End every worker once the queue is empty and its callback has returned."""
@@ -278,15 +320,29 @@ class WorkerPool:
                 self._active += 1
                 worker.gate.release()
 
+    def abandon(self) -> None:
+        """In a forked child: what is queued is the parent's, as the workers are.
+
+        One of them may have forked, in a callback. It ends when that returns.
+        """
+        self._lock = threading.Lock()
+        self._stopping = True
+        self.queue.clear()
+
     def is_alive(self) -> bool:
         """Whether any of the workers is still there."""
         with self._lock:
-            return any(thread.is_alive() for thread in self._threads)
+            return any(thread.is_alive() for thread in self._all_threads())
+
+    def _all_threads(self) -> list[threading.Thread]:
+        """Requires _lock."""
+        reporter = self._lookout.reporter if self._lookout is not None else None
+        return [*self._threads, *([reporter] if reporter is not None else [])]
 
     def join(self, deadline: Deadline) -> bool:
         """Wait for the workers to end after `stop`; return whether they have."""
         with self._lock:
-            threads = list(self._threads)
+            threads = self._all_threads()
         for thread in threads:
             thread.join(deadline.remaining())
         return not any(thread.is_alive() for thread in threads)

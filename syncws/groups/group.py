@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 
 from ..endpoint import Endpoint, Line, connection_of
-from ..engine.forks import renew_in_children
 from ..engine.outbound import share
 from ..protocol.events import BINARY, TEXT
 
@@ -40,7 +41,7 @@ class Group:
         # Guarded by _lock.
         self._lock = threading.Lock()
         self._members: dict[Endpoint, _Membership] = {}
-        renew_in_children(self)
+        _groups.add(self)
         for member in members:
             self.add(member)
 
@@ -86,10 +87,6 @@ class Group:
             membership = self._members.pop(member, None)
         if membership is not None:
             membership.connection.not_when_ended(membership)
-
-    def _after_fork(self) -> None:
-        """In the child: whoever held the lock is not here."""
-        self._lock = threading.Lock()
 
     def _leave(self, member: Endpoint, membership: _Membership) -> None:
         """The member has ended: it is none by this membership any more."""
@@ -144,3 +141,15 @@ class Group:
                 members = {one: members[one] for one in members if one not in excluded}
             outbounds = [membership.connection.outbound for membership in members.values()]
         return share(opcode, payload, outbounds)
+
+
+_groups: weakref.WeakSet[Group] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for group in list(_groups):
+        group._lock = threading.Lock()  # who held it is not here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

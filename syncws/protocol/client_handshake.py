@@ -5,7 +5,6 @@ RFC 6455 section 4.1.
 
 from __future__ import annotations
 
-import base64
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from wsproto.utilities import generate_accept_token, generate_nonce
 
 from ..config import Compression
 from ..errors import HandshakeError, HandshakeRejected
+from .basic import basic_authorization
 from .deflate import DeflateParams, agree, offer
 from .headers import Headers, check_header, normalize_extra_headers
 from .http import RESERVED, VERSION, has_token, headers_of
@@ -113,8 +113,8 @@ class ClientHandshake:
             fields.append(("Sec-WebSocket-Extensions", offer(self._compression)))
         if uri.username is not None and "authorization" not in given:
             # RFC 7617 section 2.
-            user = f"{uri.username}:{uri.password or ''}".encode()
-            fields.append(("Authorization", "Basic " + base64.b64encode(user).decode("ascii")))
+            value = basic_authorization(uri.username, uri.password or "")
+            fields.append(("Authorization", value))
         if "user-agent" not in given:
             fields.append(("User-Agent", "syncws"))
         fields.extend(extra)
@@ -195,8 +195,9 @@ class ClientHandshake:
 
     def _accepted(self, response: h11.InformationalResponse) -> Agreement:
         headers = headers_of(response)
-        if response.http_version < b"1.1":
-            raise HandshakeError("the server switches protocols in HTTP/1.0")
+        if not b"1.1" <= response.http_version < b"2":
+            version = response.http_version.decode("ascii")
+            raise HandshakeError(f"the server switches protocols in HTTP/{version}")
         if not has_token(headers, "Upgrade", "websocket"):
             raise HandshakeError("the server's response has no Upgrade: websocket")
         if not has_token(headers, "Connection", "upgrade"):

@@ -79,6 +79,13 @@ class _Pieces:
     def __bool__(self) -> bool:
         return self._first is not None
 
+    @property
+    def size(self) -> int:
+        """Their bytes, or characters of text."""
+        if self._buffer is not None:
+            return int(self._buffer.tell())
+        return 0 if self._first is None else len(self._first)
+
     def add(self, piece: str | bytes) -> None:
         """Join one more piece, of the same type as the others."""
         if self._first is None:
@@ -117,6 +124,7 @@ class Decoder:
         "_doomed",
         "_ended",
         "_fragments",
+        "_frame_size",
         "_given",
         "_inflate",
         "_key_size",
@@ -164,7 +172,8 @@ class Decoder:
         self.pending = False  # there is more in _tail than half a header
         self._given = 0  # bytes of messages in this receive(), short ones aside
         self._tail = b""  # not read yet
-        self._remaining = 0  # bytes to come of the frame we are in
+        self._frame_size = 0  # of the frame that we are in, if it is ours
+        self._remaining = 0  # bytes of it to come
         self._partial: Payload | None = None  # that frame, if it is ours, not wsproto's
         self._open = False  # between the frames of a fragmented message
         self._size = 0  # of the fragmented message so far, on the wire
@@ -273,6 +282,12 @@ class Decoder:
         """Whether a part of a message has come and the rest has not."""
         return self._partial is not None or self._open or bool(self._pieces)
 
+    @property
+    def held(self) -> int:
+        """Bytes of what has come in part."""
+        size = len(self._tail) + self._pieces.size
+        return size if self._partial is None else size + self._frame_size - self._remaining
+
     def _read(self, data: _Data, pos: int, end: int, events: list[Event]) -> None:
         self._given = 0
         while pos < end:
@@ -323,7 +338,7 @@ class Decoder:
         if alone:
             key = bytes(data[start - 4 : start]) if self._key_size else None
             self._partial = Payload(size, key, first == _FIN_TEXT)
-            self._remaining = size
+            self._remaining = self._frame_size = size
             return self._go_on(data, start, end, events)
         stop = min(end, start + size)
         if first & 0x08 and stop == start + size:

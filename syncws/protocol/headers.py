@@ -12,6 +12,9 @@ __all__ = ["Headers", "check_header", "normalize_extra_headers"]
 _NAME = re.compile(TOKEN)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
+# What gives its holder another's rights, and so is not shown.
+_SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "set-cookie"))
+
 # What stands for a header that is reserved.
 _INSTEAD = {
     "host": "it comes from the URL",
@@ -75,7 +78,8 @@ class Headers(Mapping[str, str]):
         return hash(frozenset((name, ", ".join(v)) for name, (_, v) in self._values.items()))
 
     def __repr__(self) -> str:
-        return f"Headers({list(self._raw)!r})"
+        shown = [(name, "***" if name.lower() in _SECRET else value) for name, value in self._raw]
+        return f"Headers({shown!r})"
 
 
 def check_header(name: str, value: str) -> None:
@@ -93,7 +97,9 @@ def check_header(name: str, value: str) -> None:
     if not isinstance(name, str):
         raise TypeError(f"a header name is a str, not {name!r}")
     if not isinstance(value, str):
-        raise TypeError(f"the value of the header {name!r} must be a str, not {value!r}")
+        raise TypeError(
+            f"the value of the header {name!r} must be a str, not of type {type(value).__name__}"
+        )
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no header name: use letters, digits and !#$%&'*+-.^_`|~")
     if _CONTROL.search(value):
@@ -126,7 +132,9 @@ def normalize_extra_headers(
         return ()
     given: object = headers
     if isinstance(given, (str, bytes)):
-        raise TypeError(f"headers must be a mapping or (name, value) pairs, not {headers!r}")
+        raise TypeError(
+            f"headers must be a mapping or (name, value) pairs, not of type {type(given).__name__}"
+        )
     fields: Iterable[tuple[str, str]]
     if isinstance(headers, Headers):
         fields = headers.raw
@@ -139,7 +147,9 @@ def normalize_extra_headers(
         try:
             name, value = field
         except (TypeError, ValueError):
-            raise TypeError(f"a header is a (name, value) pair, not {field!r}") from None
+            raise TypeError(
+                f"a header is a (name, value) pair, not of type {type(field).__name__}"
+            ) from None
         check_header(name, value)
         if name.lower() in reserved:
             instead = _INSTEAD.get(name.lower())

@@ -201,6 +201,9 @@ class Request:
         is_secure: Whether it came over TLS.
         path_params: The parameters of the path that the service stands on, by
             name: {"room": 7} for "/chat/{room:int}".
+        peer_certificate: The client's certificate if the listener demands one:
+            what `ssl.SSLSocket.getpeercert` returns, with "subject",
+            "subjectAltName" and others. None: the client has none.
     """
 
     method: str
@@ -212,6 +215,7 @@ class Request:
     remote_address: tuple[str, int] | str = ""
     is_secure: bool = False
     path_params: dict[str, Any] = field(default_factory=dict, hash=False)
+    peer_certificate: dict[str, Any] | None = field(default=None, hash=False)
 
     @property
     def path(self) -> str:
@@ -230,7 +234,11 @@ class Request:
 
 
 def parse_request(
-    head: bytes, *, remote_address: tuple[str, int] | str = "", is_secure: bool = False
+    head: bytes,
+    *,
+    remote_address: tuple[str, int] | str = "",
+    is_secure: bool = False,
+    peer_certificate: dict[str, Any] | None = None,
 ) -> Request:
     """Parse a complete head, as `HeadReader` returns it.
 
@@ -238,6 +246,7 @@ def parse_request(
         head: The head.
         remote_address: Where it came from.
         is_secure: Whether it came over TLS.
+        peer_certificate: The client's certificate, or None.
 
     Raises:
         HeadError: It is no HTTP/1 request, or its target is neither a path nor
@@ -269,6 +278,7 @@ def parse_request(
         event.http_version.decode("ascii"),
         remote_address,
         is_secure,
+        peer_certificate=peer_certificate,
     )
 
 

@@ -57,7 +57,11 @@ class Acceptor:
     def listen(self) -> None:
         """Accept from now on."""
         if self._sock.fileno() >= 0:
-            self._loop.register(self._sock, READ, self)
+            try:
+                self._loop.register(self._sock, READ, self)
+            except OSError as exc:
+                self._back_off(exc)
+                return
             self._listening = True
 
     def on_ready(self, mask: int) -> None:
@@ -72,13 +76,16 @@ class Acceptor:
                     continue  # the client went away meanwhile
                 self._back_off(exc)
                 return
-            self._on_accept(sock)
+            try:
+                self._on_accept(sock)
+            except OSError as exc:  # it was accepted, but the selector has no room for it
+                self._back_off(exc)
+                return
 
     def _back_off(self, error: OSError) -> None:
         """The connections stay in the system's queue; trying on would only spin."""
-        self._loop.call_in_worker(
-            _log.error, "cannot accept connections, trying again in %s s: %s", _BACK_OFF, error
-        )
+        text = "cannot accept connections, trying again in %s s: %s"
+        self._loop.journal.write(_log, logging.ERROR, text, _BACK_OFF, error)
         self._loop.unregister(self._sock)
         self._listening = False
         self._loop.call_at(self._loop.clock() + _BACK_OFF, self.listen, self)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..callbacks import Runner, ServiceSpec
 from ..endpoint import Address
+from ..engine.budget import Budget
 from ..engine.connection import Connection
 from ..engine.dispatch import Dispatcher
 from ..engine.loop import IOLoop
@@ -91,6 +92,7 @@ def admit(
     addresses: tuple[Address, Address],
     on_done: Callable[[], None],
     on_end: Callable[[Connection], None],
+    budget: Budget | None = None,
 ) -> Admitted:
     """Make a connection of a socket; `start` is to follow.
 
@@ -103,6 +105,7 @@ def admit(
         addresses: The local one and the client's.
         on_done: Called in a worker after the last callback.
         on_end: Called in the I/O thread when the socket is gone.
+        budget: What all connections may hold in memory together.
     """
     spec = terms.spec
     config = spec.config
@@ -132,6 +135,7 @@ def admit(
         auto_pong="on_ping" not in spec.has,
         idle_event="on_idle_timeout" in spec.has,
         on_end=on_end,
+        budget=budget,
     )
     caller = Caller(connection, request, terms.subprotocol, addresses)
     runner.bind(caller, connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 
 from ..config import TLSConfig
+from ..tls import check_context
 
 __all__ = ["check_port", "server_context"]
 
@@ -42,4 +43,4 @@ def server_context(given: object) -> ssl.SSLContext | None:
             "ssl is a client's context: make a server's with ssl.create_default_context("
             "ssl.Purpose.CLIENT_AUTH), and load_cert_chain() its certificate"
         )
-    return given
+    return check_context(given)

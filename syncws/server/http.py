@@ -221,9 +221,11 @@ class RequestHandler:
         self.channel.abandon()
 
     def _log(self, level: int, message: str, *args: object) -> None:
-        """Log in a worker: what the user's handlers do must not hold up the I/O thread."""
-        if _log.isEnabledFor(level):
-            self._loop.call_in_worker(_log.log, level, message, *args)
+        self._loop.journal.write(_log, level, message, *args)
+
+    def describe(self) -> str:
+        """Say what runs. Any thread."""
+        return f"the application, for {target_for_log(self._request)},"
 
     # -- What is waited for ----------------------------------------------
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import signal
 import ssl as ssl_module
 import sys
 import threading
+import weakref
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,13 +19,12 @@ from ..callbacks import ServiceSpec
 from ..config import TLSConfig, check_count
 from ..endpoint import Address, address_of
 from ..engine.engine import Engine, default_engine
-from ..engine.forks import renew_in_children
 from ..engine.loop import IOLoop
 from ..service import Service
 from ..timing import Deadline, check_timeout
 from .acceptor import open_sockets
 from .arguments import check_port, server_context
-from .reception import HTTPOptions, Reception, Tally
+from .reception import Bounds, HTTPOptions, Reception, Tally
 from .routing import Router, parameters_of
 from .upgrade import check_resource
 
@@ -34,6 +35,9 @@ __all__ = ["Listener"]
 
 # Seconds that sockets may take to go away once they were aborted.
 _ABORT = 1.0
+
+# Seconds for which serve_forever may sleep through a signal.
+_LOOK = 0.5
 
 # What a signal puts where a stop puts the count of starts: it always counts.
 _SIGNAL = sys.maxsize
@@ -74,6 +78,17 @@ class Listener:
             own time does not count. None: no limit.
         keep_alive_timeout: Seconds that a connection stays open for the next
             request. 0: each request has its own. None: no limit.
+        max_connections: Sockets at once, in whatever state. Further clients
+            get 503. None: as many as there are descriptors.
+        max_connections_per_address: The same for one client's address, which
+            for IPv6 is its first 64 bits. Clients behind a proxy have the
+            proxy's address. None: no limit.
+        max_buffered_bytes: Bytes that all WebSockets together may hold:
+            messages that wait for a callback, that have come in part, or that
+            clients have not taken yet. From half of it on reading pauses at
+            each message and sends wait early; over it the connections that
+            hold the most are ended with 1013, and further clients get 503.
+            None: no limit.
 
     Use it as a context manager, or with `start` and `stop`, or with
     `serve_forever`. Its methods may be called from any thread.
@@ -94,12 +109,16 @@ class Listener:
         max_body_size: int | None = 16_777_216,
         http_timeout: float | None = 30.0,
         keep_alive_timeout: float | None = 15.0,
+        max_connections: int | None = None,
+        max_connections_per_address: int | None = None,
+        max_buffered_bytes: int | None = 268_435_456,
     ) -> None:
         self._unix_path = None if unix_path is None else os.fspath(unix_path)
         self._port = check_port(port, self._unix_path)
         if not isinstance(host, str):
             raise TypeError(f"host must be a str such as '127.0.0.1', not {host!r}")
         self._host = host
+        self._ssl = ssl
         tls = server_context(ssl)
         if engine is not None and not isinstance(engine, Engine):
             raise TypeError(f"engine must be a syncws.Engine or None, not {engine!r}")
@@ -116,9 +135,19 @@ class Listener:
             http_timeout=check_timeout("http_timeout", http_timeout),
             keep_alive_timeout=check_timeout("keep_alive_timeout", keep_alive_timeout),
         )
+        check_count("max_connections", max_connections)
+        check_count("max_connections_per_address", max_connections_per_address)
+        check_count("max_buffered_bytes", max_buffered_bytes)
+        bounds = Bounds(max_connections, max_connections_per_address, max_buffered_bytes)
         self._router = Router()
         self._tally = Tally()
-        self._reception = Reception(self._router, tls, options, self._tally, self._unix_path)
+        self._reception = Reception(
+            self._router, tls, options, bounds, self._tally, self._unix_path
+        )
+        # Held while certificates are read anew, so that the newest ones win; a
+        # signal handler may do so while its own thread does. Guards _ssl.
+        self._reloading = threading.RLock()
+        self._reloads = 0
         # What ends serve_forever: a stop, as the count of starts then, or a signal.
         self._stops: SimpleQueue[int] = SimpleQueue()
 
@@ -129,19 +158,11 @@ class Listener:
         self._starts = 0
         self._addresses: list[Address] = []
         self._loop: IOLoop | None = None
-        renew_in_children(self)
+        _listeners.add(self)
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, self._addresses)) or self._unix_path or self._host
         return f"<syncws.Listener {where}, {self._phase.value}>"
-
-    def _after_fork(self) -> None:
-        """In the child: who was about to start or stop this is not here, nor what was open."""
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._reception.forget()
-        if self._phase is _Phase.STOPPING:
-            self._phase = _Phase.STARTED
 
     # -- Services --------------------------------------------------------
 
@@ -223,6 +244,49 @@ class Listener:
         """
         self._router.detach(target)
 
+    # -- TLS -------------------------------------------------------------
+
+    def reload_tls(self, config: TLSConfig | ssl_module.SSLContext | None = None) -> None:
+        """Show another certificate to clients that connect from now on.
+
+        Connections that are open go on, also those in the midst of their TLS
+        handshake. May be called at any time, also from a signal handler.
+
+        Args:
+            config: The new settings, in place of `ssl`. None: read the files
+                of the `TLSConfig` that was given last, at first as `ssl`, anew.
+
+        Raises:
+            RuntimeError: The listener has no TLS.
+            TypeError, ValueError: `config` is nothing that a listener can
+                use, a file does not have what it should, or an
+                `ssl.SSLContext` was given last, which has no files to read.
+            OSError: A file cannot be read.
+
+        After an error all is as it was.
+        """
+        if self._reception.tls is None:
+            raise RuntimeError("the listener has no TLS: give ssl to Listener() first")
+        with self._reloading:
+            done = False
+            while not done:
+                self._reloads += 1
+                number = self._reloads
+                self._reload_tls(config)
+                # A signal handler may have come between with what is newer.
+                done = number == self._reloads
+
+    def _reload_tls(self, config: TLSConfig | ssl_module.SSLContext | None) -> None:
+        given = self._ssl if config is None else config
+        if config is None and not isinstance(given, TLSConfig):
+            raise TypeError(
+                "the listener was given an ssl.SSLContext, which cannot be read anew: "
+                "give reload_tls() a new one, or a syncws.TLSConfig"
+            )
+        context = server_context(given)
+        self._ssl = given
+        self._reception.tls = context
+
     # -- Life ------------------------------------------------------------
 
     def start(self) -> None:
@@ -236,7 +300,12 @@ class Listener:
             if self._phase is not _Phase.NEW:
                 raise RuntimeError("the listener is started already")
             sockets = open_sockets(self._host, self._port, self._unix_path, self._backlog)
-            self._loop = loop = self._engine.acquire()
+            try:
+                self._loop = loop = self._engine.acquire()
+            except BaseException:
+                for sock in sockets:
+                    sock.close()
+                raise
             self._addresses = [address_of(sock.getsockname()) for sock in sockets]
             self._phase = _Phase.STARTED
             self._starts += 1
@@ -297,6 +366,7 @@ class Listener:
             if not ended:
                 loop.call_soon(self._reception.abort_all)
                 self._tally.wait(Deadline(_ABORT), True)
+            loop.call_soon(self._reception.end)
 
     def serve_forever(self, stop_timeout: float = 10.0) -> None:
         """Listen until Ctrl-C, SIGTERM, or a `stop` from another thread; then stop.
@@ -321,7 +391,7 @@ class Listener:
                 self.start()
                 start = self._starts
             # Stops that came before that start are over.
-            while self._stops.get() < start:
+            while self._next_stop() < start:
                 pass
         finally:
             for signum, handler in handlers.items():
@@ -329,8 +399,27 @@ class Listener:
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
             self.stop(stop_timeout)
 
+    def _next_stop(self) -> int:
+        """Wait for what ends `serve_forever`, and wake up now and then.
+
+        A signal that comes right before the thread sleeps is noticed only when
+        it wakes: Python's handler would wait as long, perhaps for ever.
+        """
+        while True:
+            with contextlib.suppress(Empty):
+                return self._stops.get(timeout=_LOOK)
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stops.put(_SIGNAL)  # the one queue that may be filled in a signal handler
+
+    def _after_fork(self) -> None:
+        """In the child: whoever held a lock, or stopped this, is not here."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._router.renew()
+        self._reception.forget()
+        if self._phase is _Phase.STOPPING:
+            self._phase = _Phase.STARTED
 
     def __enter__(self) -> Listener:
         self.start()
@@ -356,3 +445,15 @@ class Listener:
 def _check_stop(timeout: float) -> float:
     check_timeout("timeout", timeout, optional=False)
     return timeout
+
+
+_listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for listener in list(_listeners):
+        listener._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

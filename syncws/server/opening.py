@@ -92,13 +92,18 @@ class Opening:
         self._reader = HeadReader(max_size)
         self._out = b""
         self._phase = _Phase.HEAD if resumed else _Phase.TLS
-        self._mask = READ
+        # TLS may have more to tell right away than the selector knows of.
+        self._mask = WRITE if transport.wants_write else READ
         self._idle = resumed  # nothing of the request has come
         self._head_timeout = head_timeout
         self.head = b""
         loop.own(self)
         register = loop.modify if resumed else loop.register
-        register(transport.sock, READ, self)
+        try:
+            register(transport.sock, self._mask, self)
+        except BaseException:
+            loop.disown(self)
+            raise
         self._timer = None if deadline is None else loop.call_at(deadline, self.abort, self)
 
     def on_ready(self, mask: int) -> None:
@@ -168,6 +173,7 @@ class Opening:
                 head,
                 remote_address=address_of(self.transport.sock.getpeername()),
                 is_secure=self.transport.secure,
+                peer_certificate=self.transport.peer_certificate,
             )
             refusal = self._decide(request, self, self._reader.rest)
         except HeadError as exc:
@@ -179,9 +185,7 @@ class Opening:
             self.refuse(refusal, head_only=request is not None and request.method == "HEAD")
 
     def _log(self, level: int, message: str, *args: object) -> None:
-        """Log in a worker: what the user's handlers do must not hold up the I/O thread."""
-        if _log.isEnabledFor(level):
-            self._loop.call_in_worker(_log.log, level, message, *args)
+        self._loop.journal.write(_log, level, message, *args)
 
     def take(self) -> Transport:
         """Give the socket up to a connection, which takes its registration over, too."""

@@ -13,12 +13,15 @@ import os
 import socket
 import ssl as ssl_module
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..endpoint import address_of
+from ..endpoint import Address, address_of
+from ..engine.budget import Budget
 from ..engine.connection import Connection
 from ..engine.lane import Lane, Lanes
 from ..engine.loop import IOLoop
+from ..engine.tls import TLSTransport
 from ..engine.transport import Transport, make_transport
 from ..errors import Close
 from ..protocol.exchange import is_upgrade
@@ -27,6 +30,7 @@ from ..protocol.server_handshake import Refusal, check_origin, check_upgrade
 from ..timing import Deadline
 from .acceptor import Acceptor
 from .admission import Admitted, Terms, admit, agree, start
+from .door import Door
 from .opening import Opening
 from .routing import Route, Router
 from .site import Site
@@ -35,7 +39,19 @@ from .upgrade import Hearing
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["HTTPOptions", "Reception", "Tally"]
+__all__ = ["Bounds", "HTTPOptions", "Reception", "Tally"]
+
+# Clients that are told at once that there is no room; others are cut off.
+_MOST_REFUSED = 128
+
+# Seconds that those have for their request, which is read first: or a reset
+# could destroy the answer on its way.
+_REFUSE = 2.0
+
+_OVERLOADED = Refusal(503, "The server is overloaded. Try again later.", (("Retry-After", "5"),))
+
+#: What an opening asks about a request.
+Decide = Callable[[Request, Opening, bytes], Refusal | None]
 
 
 class Tally:
@@ -101,13 +117,24 @@ class HTTPOptions:
     keep_alive_timeout: float | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """How many are let in, and what they may hold; see `Listener`."""
+
+    max_connections: int | None
+    max_connections_per_address: int | None
+    max_buffered_bytes: int | None
+
+
 class Reception:
     """Accepts clients, and leads them to services, resources and the application.
 
     Args:
         router: Which path leads where.
-        tls: The server's certificate; None for plain connections.
+        tls: The server's certificate; None for plain connections. Any thread may
+            put another one in its place, for connections that are still to come.
         options: What there is to be known of HTTP.
+        bounds: How many are let in.
         tally: Is told of every socket, and of all that runs the user's code.
         unix_path: What is to be removed when nobody listens on it any more.
     """
@@ -117,12 +144,14 @@ class Reception:
         router: Router,
         tls: ssl_module.SSLContext | None,
         options: HTTPOptions,
+        bounds: Bounds,
         tally: Tally,
         unix_path: str | None,
     ) -> None:
         self._router = router
-        self._tls = tls
+        self.tls = tls
         self._options = options
+        self._bounds = bounds
         self._tally = tally
         self._unix_path = unix_path
         self._site: Site | None = None
@@ -137,11 +166,14 @@ class Reception:
                 on_done=tally.done,
             )
 
-        # Owned by the I/O thread, apart from the first three, which `start` sets.
+        # Owned by the I/O thread, apart from the first five, which `start` sets.
         self._loop: IOLoop | None = None
         self._deciding: Lane | None = None
+        self._door: Door | None = None
+        self._budget: Budget | None = None
         self._acceptors: list[Acceptor] = []
         self._openings: set[Opening] = set()
+        self._refusing: set[Opening] = set()  # those of them that will hear a 503
         self._connections: set[Connection] = set()
 
     def start(self, loop: IOLoop, sockets: list[socket.socket], lanes: Lanes) -> None:
@@ -155,6 +187,16 @@ class Reception:
         self._loop = loop
         self._deciding = lanes.deciding
         self._tally.opened(len(sockets))
+        bounds = self._bounds
+        if bounds.max_connections is not None or bounds.max_connections_per_address is not None:
+            self._door = Door(
+                bounds.max_connections,
+                bounds.max_connections_per_address,
+                loop.clock,
+                loop.journal,
+            )
+        if bounds.max_buffered_bytes is not None:
+            self._budget = Budget(loop, self._connections, bounds.max_buffered_bytes)
         self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
         if self._site is not None:
             self._site.start(loop, lanes.serving)
@@ -165,7 +207,9 @@ class Reception:
         """In a forked child: the connections are the parent's."""
         self._acceptors = []
         self._openings = set()
+        self._refusing = set()
         self._connections = set()
+        self._door = self._budget = None
         if self._site is not None:
             self._site.forget()
         self._tally.forget()
@@ -197,42 +241,80 @@ class Reception:
         for connection in list(self._connections):
             connection.abort()
 
+    def end(self) -> None:
+        """Nothing is left to look after."""
+        if self._budget is not None:
+            self._budget.end()
+
     def _accepted(self, sock: socket.socket) -> None:
         assert self._loop is not None
         try:
             if sock.family != getattr(socket, "AF_UNIX", None):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                sock.setblocking(False)
-                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            transport = make_transport(sock)
+            tls = self.tls
+            transport: Transport
+            if tls is None:
+                transport = make_transport(sock)
+            else:
+                transport = TLSTransport(sock, tls, server_side=True)
+            address = address_of(sock.getpeername()) if self._door is not None else ""
         except (OSError, ValueError):
             sock.close()  # the client went away meanwhile
             return
-        self._open_socket(transport, self._options.handshake_timeout)
+        refusal = self._admission(transport, address)
+        if refusal is None:
+            self._open_socket(transport, self._options.handshake_timeout)
+        elif len(self._refusing) < _MOST_REFUSED:
+            opening = self._open_socket(transport, _REFUSE, decide=lambda *_: refusal)
+            self._refusing.add(opening)
+        else:
+            transport.close()
+
+    def _admission(self, transport: Transport, address: Address) -> Refusal | None:
+        """Return why a client has to stay outside, if that is so."""
+        if self._budget is not None and self._budget.full:
+            return _OVERLOADED
+        return self._door.enter(transport, address) if self._door is not None else None
 
     def _open_socket(
-        self, transport: Transport, timeout: float | None, *, resumed: bool = False
+        self,
+        transport: Transport,
+        timeout: float | None,
+        *,
+        resumed: bool = False,
+        decide: Decide | None = None,
     ) -> Opening:
         assert self._loop is not None
-        self._tally.opened()
         options = self._options
-        opening = Opening(
-            self._loop,
-            transport,
-            deadline=None if timeout is None else self._loop.clock() + timeout,
-            max_size=options.max_handshake_size,
-            decide=self._decide,
-            on_end=self._opening_ended,
-            resumed=resumed,
-            head_timeout=options.handshake_timeout,
-        )
+        try:
+            opening = Opening(
+                self._loop,
+                transport,
+                deadline=None if timeout is None else self._loop.clock() + timeout,
+                max_size=options.max_handshake_size,
+                decide=decide or self._decide,
+                on_end=self._opening_ended,
+                resumed=resumed,
+                head_timeout=options.handshake_timeout,
+            )
+        except BaseException:
+            transport.close()
+            self._left(transport)
+            raise
+        self._tally.opened()
         self._openings.add(opening)
         return opening
 
     def _opening_ended(self, opening: Opening) -> None:
         self._openings.discard(opening)
+        self._refusing.discard(opening)
+        if opening.transport.sock.fileno() < 0:  # else it was taken
+            self._left(opening.transport)
         self._tally.closed()
+
+    def _left(self, transport: Transport) -> None:
+        if self._door is not None:
+            self._door.leave(transport)
 
     def _decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
         """Refuse a request, make its socket a connection, or ask a resource or the application."""
@@ -295,6 +377,7 @@ class Reception:
             addresses=(local, request.remote_address),
             on_done=self._tally.done,
             on_end=self._connection_ended,
+            budget=self._budget,
         )
         self._connections.add(admitted.connection)
         if held:
@@ -307,9 +390,10 @@ class Reception:
         # without the other: a stop from the application would wait for itself.
         self._tally.begun(2)
 
-    def _request_ended(self, free: tuple[Transport, bytes] | None) -> None:
-        if free is not None:
-            transport, rest = free
+    def _request_ended(self, transport: Transport, rest: bytes | None) -> None:
+        if rest is None:
+            self._left(transport)
+        else:
             opening = self._open_socket(transport, self._options.keep_alive_timeout, resumed=True)
             if rest:
                 opening.resume(rest)
@@ -317,4 +401,5 @@ class Reception:
 
     def _connection_ended(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._left(connection.transport)
         self._tally.closed()

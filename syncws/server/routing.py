@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from ..callbacks import ServiceSpec
-from ..engine.forks import renew_in_children
 from ..service import Service
 
 __all__ = ["Route", "Router", "parameters_of"]
@@ -127,10 +126,9 @@ class Router:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # of those who replace the table
         self._table = _Table({})
-        renew_in_children(self)
 
-    def _after_fork(self) -> None:
-        """In the child: who was about to replace the table is not here."""
+    def renew(self) -> None:
+        """In a forked child: who held the lock is not here."""
         self._lock = threading.Lock()
 
     def attach(

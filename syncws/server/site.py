@@ -37,8 +37,8 @@ class Site:
         keep_alive: Whether a connection may have more than one request.
         on_begin: Called when a request is about to be served.
         on_end: Called for each of those when it is done with its socket; with
-            the socket and the bytes behind the request if that can have
-            another one. In the I/O thread.
+            the socket, and the bytes behind the request if there can be
+            another one, or None. In the I/O thread.
         on_done: Called for each of those when the application has returned or
             will never be called. In any thread.
 
@@ -54,7 +54,7 @@ class Site:
         timeout: float | None,
         keep_alive: bool,
         on_begin: Callable[[], None],
-        on_end: Callable[[tuple[Transport, bytes] | None], None],
+        on_end: Callable[[Transport, bytes | None], None],
         on_done: Callable[[], None],
     ) -> None:
         if not callable(application):
@@ -121,7 +121,7 @@ class Site:
 
     def _ended(self, handler: RequestHandler, rest: bytes | None) -> None:
         self._handlers.discard(handler)
-        self._on_end(None if rest is None else (handler.transport, rest))
+        self._on_end(handler.transport, rest)
 
     def end_soon(self) -> None:
         """Let each connection end after its request."""

@@ -283,6 +283,12 @@ class Hearing:
         if self._admitted is not None:
             self._admitted.dispatcher.go_on()
 
+    def describe(self) -> str:
+        """Say what runs. Any thread."""
+        resource = self._route.resource
+        name = getattr(resource, "__qualname__", repr(resource))
+        return f"the upgrade resource {name} at {self._route.path}"
+
     def _is_gone(self) -> bool:
         """Whether there is nobody any more to decide on. It may have waited for a worker."""
         return self._lost or self._opening.has_left()

@@ -12,6 +12,7 @@ import ast
 import importlib.util
 import inspect
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ import pytest
 
 import syncws
 from syncws.callbacks import _CALLBACKS
-from tests.support import HANG, authority
+from tests.support import HANG, authority, interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -141,6 +142,41 @@ with syncws.Client(url, cookies={"session": cookie}) as client:
     print(client.receive(timeout=20))
 """
 
+ROOM = """
+import syncws
+
+url = "localhost:9090/rooms/7"
+try:
+    syncws.Client("ws://ann:wrong@" + url)
+except syncws.HandshakeRejected as error:
+    print(error.status, error.body)
+with syncws.Client("ws://ann:secret@" + url) as client:
+    client.send_text("hello")
+    print(client.receive(timeout=20))
+"""
+
+# Tells what the block on new certificates does, which runs in a process of its own.
+RENEWING = """
+import logging
+import syncws
+
+start, reload_tls = syncws.Listener.start, syncws.Listener.reload_tls
+
+def start_and_tell(self):
+    start(self)
+    print(self.port)
+
+def reload_and_tell(self):
+    try:
+        reload_tls(self)
+        print("renewed")
+    except ValueError:
+        print("refused")
+        raise
+
+syncws.Listener.start, syncws.Listener.reload_tls = start_and_tell, reload_and_tell
+"""
+
 # Before and after the block of the first page on logging: a client of its block on TLS.
 WITH_LOGS = """
 import logging
@@ -192,6 +228,8 @@ RUNS: list[tuple[Block | str, Block | str, list[str]]] = [
     (TICKS, Block("clients", 0), ["tick 0", "tick 1"]),
     (ECHO, Block("clients", 1), ["hello"]),
     (ECHO, Block("clients", 2), ["hello", "['token']"]),
+    (Block("README", 2), Block("clients", 3), ["ann: hello"]),
+    (Block("README", 2), ROOM, ["401 b'Who are you?'", "ann: hello"]),
 ]
 
 
@@ -278,7 +316,7 @@ def certificates(tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_code_for_tls_and_logging_runs(certificates: dict[str, str]) -> None:
-    tls, logs = blocks("README")
+    tls, _, _, logs = blocks("README")
     server, client = tls, WITH_LOGS + logs + TLS_CLIENT
     for name, file in certificates.items():
         server, client = (part.replace(f'"{name}"', repr(file)) for part in (server, client))
@@ -295,9 +333,41 @@ def test_the_code_for_tls_and_logging_runs(certificates: dict[str, str]) -> None
     assert refused in done.stderr
 
 
+def test_the_code_for_new_certificates_runs(certificates: dict[str, str]) -> None:
+    code = RENEWING + blocks("README")[1].replace("9090", "0")
+    for name, file in certificates.items():
+        code = code.replace(f'"{name}"', repr(file))
+    trust = syncws.TLSConfig(ca_file=certificates["ca.pem"])
+    with interpreter(code) as server:
+        url = f"wss://localhost:{server.line()}/echo"
+        with syncws.Client(url, ssl=trust) as client:
+            key = Path(certificates["key.pem"])
+            whole = key.read_bytes()
+            key.write_bytes(b"")
+            server.process.send_signal(signal.SIGHUP)
+            assert server.line() == "refused"
+            syncws.Client(url, ssl=trust).close()
+            other = authority().issue_cert("other.example")
+            other.cert_chain_pems[0].write_to_path(certificates["cert.pem"])
+            other.private_key_pem.write_to_path(certificates["key.pem"])
+            assert key.read_bytes() != whole
+            server.process.send_signal(signal.SIGHUP)
+            assert server.line() == "renewed"
+            with pytest.raises(syncws.TLSError, match="not valid for 'localhost'"):
+                syncws.Client(url, ssl=trust)
+            client.send_text("still here")
+            assert client.receive(HANG) == "still here"
+        server.process.send_signal(signal.SIGTERM)
+        code_and_log = server.end()
+    assert code_and_log[0] == 0
+    assert code_and_log[1].startswith("ERROR:root:the old certificate stays\n")
+
+
 def test_all_our_code_is_run() -> None:
     run = {part for parts in RUNS for part in parts[:2] if isinstance(part, Block)}
-    assert run == {Block(page, n) for page in ALL_PAGES for n in range(len(blocks(page)))}
+    run |= {Block("README", n) for n in (0, 1, 3)}  # by the tests above
+    pages = ("README", *ALL_PAGES)
+    assert run == {Block(page, n) for page in pages for n in range(len(blocks(page)))}
 
 
 @pytest.mark.parametrize("page", PAGES)

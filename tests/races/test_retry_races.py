@@ -427,7 +427,7 @@ def test_close_returns_when_the_engine_is_released(monkeypatch: pytest.MonkeyPat
         assert closing.is_alive()
         gate.open()
         closing.result()
-        assert syncws.default_engine().stats() == (0, 0, 0, 0)
+        assert syncws.default_engine().stats() == (0, 0, 0, 0, 0)
 
 
 # -- send() against a loss ---------------------------------------------------

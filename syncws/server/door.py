@@ -1,0 +1,94 @@
+"""How many clients a listener lets in: in all, and from one address.
+
+Threads: everything here runs in the I/O thread.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+
+from ..endpoint import Address
+from ..engine.journal import Journal
+from ..engine.transport import Transport
+from ..protocol.server_handshake import Refusal
+from ..timing import Clock
+
+__all__ = ["Door"]
+
+# Seconds between warnings that clients are refused. Each one makes a line of
+# its own anyway, as information.
+_QUIET = 10.0
+
+# Bits of an IPv6 address that one client has: it chooses the others itself.
+# RFC 6177.
+_PREFIX = 64
+
+_log = logging.getLogger("syncws.server")
+
+
+class Door:
+    """Counts sockets, and says who has to stay outside.
+
+    Args:
+        most: Sockets at once, or None.
+        most_per_address: Those of one address at once, or None.
+        clock: The loop's clock.
+        journal: Where warnings go.
+    """
+
+    def __init__(
+        self, most: int | None, most_per_address: int | None, clock: Clock, journal: Journal
+    ) -> None:
+        self._most = most
+        self._most_per_address = most_per_address
+        self._clock = clock
+        self._journal = journal
+        self._inside: dict[Transport, str | None] = {}
+        self._by_address: dict[str, int] = {}
+        self._warned_at: float | None = None
+
+    def enter(self, transport: Transport, address: Address) -> Refusal | None:
+        """Count one socket more, or return why it has to leave."""
+        host = _host(address) if self._most_per_address is not None else None
+        if self._most is not None and len(self._inside) >= self._most:
+            return self._refuse("max_connections", self._most, "The server has no room")
+        if host is not None and self._most_per_address is not None:
+            number = self._by_address.get(host, 0)
+            if number >= self._most_per_address:
+                return self._refuse(
+                    "max_connections_per_address", number, f"Too many connections from {host}"
+                )
+            self._by_address[host] = number + 1
+        self._inside[transport] = host
+        return None
+
+    def _refuse(self, option: str, number: int, text: str) -> Refusal:
+        now = self._clock()
+        if self._warned_at is None or now - self._warned_at >= _QUIET:
+            self._warned_at = now
+            self._journal.write(
+                _log, logging.WARNING, "%s, %d, is reached: clients are refused", option, number
+            )
+        return Refusal(503, f"{text}. Try again later.", (("Retry-After", "5"),))
+
+    def leave(self, transport: Transport) -> None:
+        """A socket is gone. Harmless for one that was not let in."""
+        host = self._inside.pop(transport, None)
+        if host is not None:
+            left = self._by_address[host] - 1
+            if left:
+                self._by_address[host] = left
+            else:
+                del self._by_address[host]
+
+
+def _host(address: Address) -> str | None:
+    """Return whom an address belongs to; None for a Unix-domain socket."""
+    if isinstance(address, str):
+        return None
+    host = address[0]
+    if ":" in host:
+        network = ipaddress.ip_network((host.partition("%")[0], _PREFIX), strict=False)
+        return str(network)
+    return host

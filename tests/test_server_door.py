@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from syncws.server.door import Door
+from tests.scripted import DirectJournal
+
+
+class Bench:
+    def __init__(self, most: int | None, most_per_address: int | None = None) -> None:
+        self.now = 100.0
+        journal: Any = DirectJournal()
+        self.door = Door(most, most_per_address, lambda: self.now, journal)
+
+    def enter(self, address: Any = ("127.0.0.1", 1)) -> Any:
+        """Return the socket that is inside now, or the refusal."""
+        sock: Any = object()
+        return self.door.enter(sock, address) or sock
+
+
+def status(answer: Any) -> int | None:
+    return getattr(answer, "status", None)
+
+
+def test_so_many_and_no_more() -> None:
+    bench = Bench(2)
+    first, second = bench.enter(), bench.enter()
+    assert status(first) is status(second) is None
+    refusal = bench.enter()
+    assert refusal.status == 503
+    assert ("Retry-After", "5") in refusal.headers
+    bench.door.leave(first)
+    assert status(bench.enter()) is None
+    assert status(bench.enter()) == 503
+
+
+def test_leaving_without_having_been_let_in_is_harmless() -> None:
+    bench = Bench(1, 1)
+    inside = bench.enter()
+    bench.door.leave(object())  # type: ignore[arg-type]
+    assert status(bench.enter()) == 503
+    bench.door.leave(inside)
+    bench.door.leave(inside)
+    assert status(bench.enter()) is None
+    assert status(bench.enter()) == 503
+
+
+def test_each_address_has_its_own_number() -> None:
+    bench = Bench(None, 2)
+    mine = [bench.enter(("127.0.0.1", port)) for port in (1, 2)]
+    refusal = bench.enter(("127.0.0.1", 3))
+    assert refusal.status == 503
+    assert "127.0.0.1" in refusal.text
+    assert status(bench.enter(("127.0.0.2", 4))) is None
+    bench.door.leave(mine[0])
+    assert status(bench.enter(("127.0.0.1", 5))) is None
+    for one in mine[1:]:
+        bench.door.leave(one)
+
+
+def test_what_is_refused_for_its_address_takes_no_room() -> None:
+    bench = Bench(2, 1)
+    bench.enter(("127.0.0.1", 1))
+    for port in range(2, 10):
+        assert status(bench.enter(("127.0.0.1", port))) == 503
+    assert status(bench.enter(("127.0.0.2", 1))) is None
+
+
+def test_what_is_refused_for_the_number_does_not_count_for_its_address() -> None:
+    bench = Bench(1, 1)
+    other = bench.enter(("127.0.0.1", 1))
+    assert status(bench.enter(("127.0.0.2", 1))) == 503
+    bench.door.leave(other)
+    assert status(bench.enter(("127.0.0.2", 2))) is None
+
+
+def test_an_ipv6_client_has_64_bits_to_itself() -> None:
+    bench = Bench(None, 1)
+    assert status(bench.enter(("2001:db8::1", 1))) is None
+    assert status(bench.enter(("2001:db8::ffff:1", 1))) == 503
+    assert status(bench.enter(("2001:db8:0:1::1", 1))) is None
+    assert status(bench.enter(("fe80::1%eth0", 1))) is None
+    assert status(bench.enter(("fe80::2%eth0", 1))) == 503
+
+
+def test_unix_domain_sockets_have_no_address() -> None:
+    bench = Bench(3, 1)
+    for _ in range(3):
+        assert status(bench.enter("")) is None
+    assert status(bench.enter("")) == 503
+
+
+def test_nothing_is_kept_of_who_has_left() -> None:
+    bench = Bench(None, 5)
+    inside = [bench.enter((f"10.0.0.{number}", 1)) for number in range(200)]
+    for one in inside:
+        bench.door.leave(one)
+    assert not bench.door._inside
+    assert not bench.door._by_address
+
+
+def test_one_warning_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(1)
+    with caplog.at_level(logging.WARNING, "syncws.server"):
+        for _ in range(5):
+            bench.enter()
+        assert caplog.messages == ["max_connections, 1, is reached: clients are refused"]
+        bench.now += 10.0
+        bench.enter()
+        bench.enter()
+    assert len(caplog.messages) == 2
