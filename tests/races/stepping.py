@@ -24,12 +24,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+import pytest
+
 import syncws
 from syncws.engine import dispatch
 from syncws.server import upgrade
 from tests.support import HANG
 
-__all__ = ["Race", "Standing", "TellingLock", "TellingQueue", "Walker", "explore", "telling"]
+__all__ = [
+    "Race",
+    "Standing",
+    "TellingLock",
+    "TellingQueue",
+    "Walker",
+    "explore",
+    "needs_instructions",
+    "telling",
+]
 
 _PACKAGE = str(Path(syncws.__file__).parent) + os.sep
 
@@ -45,6 +56,12 @@ _LOOKS = 1000
 
 # What may be done by others before it is clear that somebody waits in vain.
 _UNBLOCKS = 8
+
+#: For tests that stop at instructions.
+needs_instructions = pytest.mark.skipif(
+    sys.version_info >= (3, 12),
+    reason="since 3.12 not every instruction is told of to who begins to trace",
+)
 
 _Trace = Callable[[FrameType, str, Any], Any]
 

@@ -17,7 +17,7 @@ from syncws.engine.outbound import share
 from syncws.engine.state import State
 from syncws.errors import Close, ConnectionClosed, ProtocolError
 from syncws.protocol.events import TEXT, Event
-from tests.races.stepping import Walker
+from tests.races.stepping import Walker, needs_instructions
 from tests.races.wire import Wire
 
 STEPPED = True
@@ -162,12 +162,20 @@ PAIRS: dict[str, tuple[Operation, Operation, Operation | None, dict[str, Any]]] 
 TWICE = ("close / send", "close / close", "close / answer", "send / abort", "send / share")
 
 
+# In whose end the roles differ.
+ENDS = [pair for pair in PAIRS if "close" in pair or "answer" in pair or "TCP" in pair]
+
+
 @pytest.mark.parametrize("pair", PAIRS)
-@pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
-def test_two_operations(pair: str, client: bool, exploring: Exploring) -> None:
+def test_two_operations_of_a_server(pair: str, exploring: Exploring) -> None:
     first, second, prepare, options = PAIRS[pair]
-    tried = exploring(lambda: Wire(first, second, prepare, client=client, **options))
-    assert tried > 10
+    assert exploring(lambda: Wire(first, second, prepare, **options)) > 10
+
+
+@pytest.mark.parametrize("pair", ENDS)
+def test_two_operations_of_a_client(pair: str, exploring: Exploring) -> None:
+    first, second, prepare, options = PAIRS[pair]
+    assert exploring(lambda: Wire(first, second, prepare, client=True, **options)) > 10
 
 
 @pytest.mark.parametrize("pair", TWICE)
@@ -176,11 +184,12 @@ def test_two_operations_that_both_stop(pair: str, exploring: Exploring) -> None:
     assert exploring(lambda: Wire(first, second, prepare, **options), switches=2) > 200
 
 
+@needs_instructions
 @pytest.mark.parametrize("pair", ["close / send", "send / send, queued", "send / abort"])
 def test_two_operations_by_instruction(pair: str, exploring: Exploring) -> None:
     first, second, prepare, options = PAIRS[pair]
     tried = exploring(lambda: Wire(first, second, prepare, **options), by_instruction=True)
-    assert tried > 100
+    assert tried > 30
 
 
 # -- Who waits for the end, or wants to hear of it ---------------------------
