@@ -204,7 +204,7 @@ def test_floods_of_headers_from_a_server(start: bytes, more: bytes, times: int) 
 
 
 def test_a_flood_of_other_answers_before_the_one_that_counts() -> None:
-    with connecting(syncws.ConnectTimeout, handshake_timeout=0.5, peak=1024 * KIB) as peer:
+    with connecting(syncws.ConnectTimeout, handshake_timeout=1.0, peak=1024 * KIB) as peer:
         peer.read_head()
         with suppress(ConnectionError):
             while True:
@@ -235,7 +235,7 @@ def test_a_refusal_with_an_endless_body(framing: str) -> None:
 )
 def test_silence_in_a_handshake(secure: bool, said: bytes) -> None:
     tls = (server_tls(), client_tls()) if secure else None
-    with beside(tls=tls, handshake_timeout=1.0) as others, watched(), ExitStack() as stack:
+    with beside(tls=tls, handshake_timeout=2.0) as others, watched(), ExitStack() as stack:
         silent = [stack.enter_context(RawPeer.dial(others.listener)) for _ in range(10)]
         for peer in silent:
             peer.send_bytes(said)
@@ -249,7 +249,7 @@ def test_silence_in_a_handshake(secure: bool, said: bytes) -> None:
 def test_silence_after_the_tls_handshake(said: bytes) -> None:
     tls = (server_tls(), client_tls())
     with (
-        beside(tls=tls, handshake_timeout=1.0) as others,
+        beside(tls=tls, handshake_timeout=2.0) as others,
         watched(),
         RawPeer.dial(others.listener, tls=True) as silent,
     ):
@@ -263,7 +263,7 @@ def test_silence_after_the_tls_handshake(said: bytes) -> None:
 def test_a_handshake_a_byte_at_a_time(secure: bool) -> None:
     tls = (server_tls(), client_tls()) if secure else None
     with (
-        beside(tls=tls, handshake_timeout=1.0) as others,
+        beside(tls=tls, handshake_timeout=2.0) as others,
         watched(),
         RawPeer.dial(others.listener, tls=secure) as slow,
     ):
@@ -281,7 +281,7 @@ def test_a_handshake_a_byte_at_a_time(secure: bool) -> None:
     ids=["nothing", "a byte", "a part", "wait"],
 )
 def test_a_server_that_falls_silent_in_the_handshake(said: bytes) -> None:
-    with connecting(syncws.ConnectTimeout, handshake_timeout=0.3) as peer:
+    with connecting(syncws.ConnectTimeout, handshake_timeout=1.0) as peer:
         peer.read_head()
         peer.send_bytes(said)
 
@@ -289,7 +289,7 @@ def test_a_server_that_falls_silent_in_the_handshake(said: bytes) -> None:
 def test_a_server_that_is_silent_in_the_tls_handshake() -> None:
     with beside() as others, watched(), RawServer() as server:
         server.url = f"wss://127.0.0.1:{server.port}/"
-        opening = server.open_client(ssl=client_tls(), handshake_timeout=0.3)
+        opening = server.open_client(ssl=client_tls(), handshake_timeout=1.0)
         with server.accept() as peer:
             peer._take(5)
             others.served()
@@ -298,6 +298,6 @@ def test_a_server_that_is_silent_in_the_tls_handshake() -> None:
 
 
 def test_a_server_that_answers_a_byte_at_a_time() -> None:
-    with connecting(syncws.ConnectTimeout, handshake_timeout=0.5) as peer:
+    with connecting(syncws.ConnectTimeout, handshake_timeout=1.0) as peer:
         peer.read_head()
         assert peer.drip(b"HTTP/1.1 101 Switching Protocols\r\nX: " + b"x" * 15_000, 0.01)
