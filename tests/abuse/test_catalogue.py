@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PAGE = _ROOT / "docs" / "abuse-cases.md"
 _HERE = "tests/abuse/"
 
-# Rows that may be without tests: what the library does not have.
+# Rows that may be without tests of their own here.
 _WITHOUT = ("Credential timing", "Escape sequences in messages")
 
 
@@ -18,6 +19,7 @@ def _named() -> list[str]:
     return re.findall(r"`(tests/[\w/]+\.py::\w+)`", _PAGE.read_text(encoding="utf-8"))
 
 
+@functools.cache
 def _tests_of(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {

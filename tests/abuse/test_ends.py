@@ -291,13 +291,14 @@ def _raising(where: str, error: BaseException) -> Raising:
     def streamed(self: Raising, caller: Any, data: Any, final: bool) -> None:
         self.record(where, caller, data)
 
-    more: dict[str, Any] = {
+    missing: dict[str, dict[str, Any]] = {
         "on_open": {"on_open": no_argument},
         "on_idle_timeout": {"on_idle_timeout": no_argument},
         "on_ping": {"on_ping": one_argument},
         "on_text, streamed": {"on_text": streamed},
         "on_binary, streamed": {"on_binary": streamed},
-    }.get(where, {})
+    }
+    more = missing.get(where, {})
     service: Raising = type("Raising", (Raising,), {"where": where, "error": error, **more})()
     return service
 
@@ -334,7 +335,7 @@ def logged(caplog: pytest.LogCaptureFixture, error: BaseException) -> None:
 def test_a_callback_that_raises(
     kind: str, where: str, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = {"idle_timeout": 0.1} if where == "on_idle_timeout" else {}
+    options: dict[str, Any] = {"idle_timeout": 0.1} if where == "on_idle_timeout" else {}
     service = _raising(where, error)
     with attacked(kind, service=service, **options) as victim:
         _TRIGGERS[where](victim.peer)

@@ -401,7 +401,7 @@ def test_a_flood_of_pings_is_answered_while_the_peer_reads(kind: str) -> None:
         for turn in range(100):
             batch = [b"%d %d" % (turn, number) for number in range(50)]
             victim.peer.send_bytes(b"".join(victim.frame(PING, data) for data in batch))
-            answers = []
+            answers: list[bytes] = []
             while not answers or answers[-1] != batch[-1]:
                 answers.append(victim.peer.expect(PONG))
             # Each at most once, in order; RFC 6455 section 5.5.3 lets us leave some out.

@@ -84,10 +84,10 @@ def bad_tls(request: pytest.FixtureRequest, tmp_path: Any) -> ssl.SSLContext:
     if kind == "a parent's name":
         return _context(authority().issue_cert("*.localhost", "localhost.example"))
     if kind == "expired":
-        past = {"not_before": now - 3 * _DAY, "not_after": now - _DAY}
+        past: dict[str, Any] = {"not_before": now - 3 * _DAY, "not_after": now - _DAY}
         return _context(authority().issue_cert("localhost", **past))
     if kind == "not yet valid":
-        future = {"not_before": now + _DAY, "not_after": now + 3 * _DAY}
+        future: dict[str, Any] = {"not_before": now + _DAY, "not_after": now + 3 * _DAY}
         return _context(authority().issue_cert("localhost", **future))
     if kind == "self-signed":
         return _self_signed(tmp_path)
