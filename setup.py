@@ -63,6 +63,11 @@ BENCH = [
     "websockets",
     "werkzeug",
 ]
+FUZZ = [
+    # It has wheels for these only; elsewhere mutations go by chance.
+    "atheris; python_version < '3.15' and platform_system == 'Linux' "
+    "and platform_machine == 'x86_64' and implementation_name == 'cpython'",
+]
 DEV = [*TEST, *COV, "mypy", "ruff", "tox"]
 
 setup(
@@ -80,7 +85,14 @@ setup(
     zip_safe=False,
     python_requires=">=3.10",
     install_requires=["wsproto>=1.3"],
-    extras_require={"examples": EXAMPLES, "test": TEST, "cov": COV, "bench": BENCH, "dev": DEV},
+    extras_require={
+        "examples": EXAMPLES,
+        "test": TEST,
+        "cov": COV,
+        "bench": BENCH,
+        "fuzz": FUZZ,
+        "dev": DEV,
+    },
     keywords=["websocket", "threads", "synchronous", "server", "client", "rfc6455"],
     classifiers=[
         "Development Status :: 3 - Alpha",

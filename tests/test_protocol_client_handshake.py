@@ -218,6 +218,28 @@ def test_a_head_that_does_not_end() -> None:
             assert handshake.receive(b"X-Y: 12345\r\n") is None
 
 
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("status", ["101 Switching Protocols", "403 Forbidden"])
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+def test_a_head_over_the_limit_however_it_comes(cut: int, status: str, before: bytes) -> None:
+    lines = f"HTTP/1.1 {status}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    head = f"{lines}Sec-WebSocket-Accept: {ACCEPT}\r\nContent-Length: 0\r\n\r\n".encode()
+    size = len(before + head)
+    for limit in (size, size - 1):
+        handshake = client(max_size=limit)
+        caught: HandshakeError | HandshakeRejected | None = None
+        try:
+            for piece in pieces(before + head + b"\x81\x00", cut):
+                if handshake.receive(piece) is not None:
+                    break
+        except (HandshakeError, HandshakeRejected) as exc:
+            caught = exc
+        if limit < size:
+            assert str(caught) == f"the head of the server's response is over {limit} bytes"
+        else:
+            assert isinstance(caught, HandshakeRejected) is (status[0] == "4")
+
+
 LIMIT = 65_536
 
 

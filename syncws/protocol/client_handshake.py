@@ -66,7 +66,8 @@ class ClientHandshake:
         subprotocols: The subprotocols offered, best first.
         compression: What to offer, or None for nothing.
         headers: Further headers.
-        max_size: Bytes of the response's head.
+        max_size: Bytes of the response's head, with the informational ones
+            before it.
 
     Raises:
         ValueError: A header is reserved or cannot be sent as it is.
@@ -93,6 +94,7 @@ class ClientHandshake:
         self._request = self._serialize(uri, key.decode("ascii"), headers)
         # What came first, to recognise and to quote what is no HTTP.
         self._first = b""
+        self._received = 0
         # The response that is no 101, once its head is here, and its body.
         self._rejection: h11.Response | None = None
         self._body = bytearray()
@@ -155,6 +157,7 @@ class ClientHandshake:
             self._first = (self._first + data[:_QUOTED])[:_QUOTED]
             if not b"HTTP/".startswith(self._first[:5]):
                 raise self._not_http()
+        self._received += len(data)
         try:
             self._parser.receive_data(data)
             while True:
@@ -164,6 +167,7 @@ class ClientHandshake:
                 if isinstance(event, h11.InformationalResponse):
                     # Others, such as 100 and 103, precede the one that counts.
                     if event.status_code == 101:
+                        self._check_size()
                         return self._accepted(event)
                 else:
                     self._take_rejection(event)
@@ -171,16 +175,23 @@ class ClientHandshake:
             if self._rejection is not None:
                 raise self._rejected(self._rejection) from None
             if exc.error_status_hint == 431:
-                raise HandshakeError(
-                    f"the head of the server's response is over {self._max_size} bytes"
-                ) from None
+                raise self._too_long() from None
             raise self._not_http() from exc
+
+    def _check_size(self) -> None:
+        """h11 limits a head that is not complete; one that comes in one piece always is."""
+        if self._received - len(self._parser.trailing_data[0]) > self._max_size:
+            raise self._too_long()
+
+    def _too_long(self) -> HandshakeError:
+        return HandshakeError(f"the head of the server's response is over {self._max_size} bytes")
 
     def _not_http(self) -> HandshakeError:
         return HandshakeError(f"the server's answer is not valid HTTP: {self._first!r}")
 
     def _take_rejection(self, event: object) -> None:
         if isinstance(event, h11.Response):
+            self._check_size()
             self._rejection = event
             return
         assert self._rejection is not None
