@@ -267,6 +267,7 @@ def test_a_log_that_blocks_holds_up_nobody_else(event: str) -> None:
                     assert client.receive(timeout=HANG) == "and back"
                 gate.open()
                 for peer in peers:
+                    peer.end_writing()
                     with contextlib.suppress(ConnectionError, EOFError):
                         while peer.sock.recv(4096):
                             pass
@@ -291,7 +292,6 @@ def _begin(event: str, listener: syncws.Listener) -> list[RawPeer]:
     for _ in range(4):
         peer = RawPeer.dial(listener)
         peer.send_bytes(requests[event])
-        peer.end_writing()
         peers.append(peer)
     return peers
 
