@@ -5,8 +5,8 @@ A user's filter or handler runs inside the logging call, and may raise there.
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import threading
 
 __all__ = ["log_safely"]
 
@@ -27,5 +27,12 @@ def log_safely(
         args: What they stand for.
         error: An exception whose traceback belongs to it.
     """
-    with contextlib.suppress(Exception):
+    try:
         log.log(level, message, *args, exc_info=error)
+    except Exception:
+        pass
+    except BaseException:
+        # A Ctrl-C of the user's own thread goes on its way. In ours a handler
+        # that would exit ends nothing.
+        if threading.current_thread() is threading.main_thread():
+            raise

@@ -20,7 +20,7 @@ from ..logs import log_safely
 from ..timing import Clock
 from .journal import Journal
 from .lookout import describe_call
-from .poller import READ, WRITE, make_poller
+from .poller import MOST_READY, READ, WRITE, make_poller
 from .timers import Timer, Timers
 from .wakeup import Wakeup
 
@@ -143,6 +143,8 @@ class IOLoop:
         self.buffer = bytearray(BUFFER_SIZE)  # what is received, until it is dealt with
         self.ready: list[Any] = []  # connections that got work in this round
         self._timers = Timers()
+        self._crowded = 0  # rounds for which timers have waited
+        self._due = clock()  # up to when the timers are due that this round may call
         self._stopping = False
         self._looking = False  # a timer is set for `_look`
         self.budgets: list[Auditor] = []  # see `Budget`
@@ -297,9 +299,18 @@ class IOLoop:
             self._make_calls()
         if self.dirty:
             self._flush()
-        now = self.clock()
-        for call in self._timers.pop_due(now):
-            call()
+        # Timers judge peers, whose bytes may have come while this process
+        # stood still: what was due at the end of the round before is due now
+        # that the sockets were looked at since.
+        due, self._due = self._due, self.clock()
+        now = self._due
+        if len(ready) >= MOST_READY and self._crowded * MOST_READY < len(self._handlers):
+            self._crowded += 1
+            self._due = due  # others may be ready as well: their turn comes first
+        else:
+            self._crowded = 0
+            for call in self._timers.pop_due(due):
+                call()
         if pool is not None:
             if self.ready:
                 pool.submit(self.ready)

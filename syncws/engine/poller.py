@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ..native import extension
 
 __all__ = [
+    "MOST_READY",
     "READ",
     "WRITE",
     "EpollPoller",
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 _extension: Any = extension
+
+# What a poll tells of at the most: the extension 1024, `select.epoll` one less.
+MOST_READY = 1023
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
