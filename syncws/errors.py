@@ -64,7 +64,14 @@ class Close(NamedTuple):
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"{self.code} ({self.reason})" if self.reason else str(self.code)
+        return f"{self.code} ({_printable(self.reason)})" if self.reason else str(self.code)
+
+
+def _printable(text: str) -> str:
+    """Return what a peer has said without what a terminal would obey."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 class WebSocketError(Exception):
@@ -99,7 +106,7 @@ class HandshakeRejected(ConnectError):
         text = response.body[:200].decode("utf-8", "replace").strip()
         super().__init__(
             f"the server answered with HTTP status {response.status}, not 101"
-            + (f": {text}" if text else "")
+            + (f": {_printable(text)}" if text else "")
         )
 
     @property
