@@ -9,6 +9,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# No test goes by the time that something takes.
+settings.register_profile("syncws", deadline=None)
+settings.load_profile("syncws")
 
 # Long enough for a closing handshake that waits for its deadline.
 _GRACE = 5.0

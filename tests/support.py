@@ -53,6 +53,7 @@ __all__ = [
     "listening",
     "open_pair",
     "server_tls",
+    "wait_until",
 ]
 
 HANG = 20.0
@@ -104,6 +105,16 @@ class Task(threading.Thread):
         self.wait()
         assert self._error is not None, f"{self.name} returned {self._value!r}"
         return self._error
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for what no queue and no event tells of."""
+    never = threading.Event()
+    for _ in range(int(HANG / 0.002)):
+        if condition():
+            return
+        never.wait(0.002)
+    raise AssertionError("it never came")
 
 
 class Gate:

@@ -12,7 +12,7 @@ from syncws.engine import workers
 from syncws.engine.loop import STALL
 from syncws.engine.workers import WorkerPool
 from syncws.timing import Deadline
-from tests.support import broken_log
+from tests.support import broken_log, wait_until
 
 HANG = 30.0  # seconds after which a test is taken to hang
 
@@ -80,15 +80,6 @@ def make() -> Iterator[MakePool]:
         pool.stop()
         assert pool.join(Deadline(HANG))
         assert pool.stats().threads == 0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what no queue tells of: a worker has gone to rest, or has ended."""
-    deadline = Deadline(HANG)
-    never = threading.Event()
-    while not condition():
-        assert deadline.remaining() != 0.0
-        never.wait(0.001)
 
 
 def settle(pool: WorkerPool) -> None:

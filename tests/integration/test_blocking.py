@@ -19,6 +19,7 @@ from tests.support import (
     RawPeer,
     Recorder,
     listening,
+    wait_until,
 )
 
 MOST = 3  # workers, which all block
@@ -240,9 +241,7 @@ def test_the_state_of_the_pool(small: EngineOfThree) -> None:
             small.wait_until_all_are_in()
             peers[-1].send(TEXT, b"hello")
             # It is queued, and in the end all that are there count as blocked.
-            never = threading.Event()
-            while small.engine.stats() != (1, MOST, 0, MOST, 1):
-                assert not never.wait(0.001)
+            wait_until(lambda: small.engine.stats() == (1, MOST, 0, MOST, 1))
             for running in small.engine.running():
                 assert running.thread.startswith("small-worker-")
                 assert running.call == "Blocks.on_text at /room"

@@ -24,17 +24,8 @@ from tests.support import (
     Recorder,
     ServerRecorder,
     listening,
+    wait_until,
 )
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what nothing tells of."""
-    never = threading.Event()
-    for _ in range(int(HANG / 0.005)):
-        if condition():
-            return
-        never.wait(0.005)
-    raise AssertionError("it never came")
 
 
 def refused(listener: syncws.Listener) -> RawPeer:
