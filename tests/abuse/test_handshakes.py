@@ -123,7 +123,8 @@ def test_twenty_megabytes_of_head(app: bool, start: bytes) -> None:
         with suppress(ConnectionError):
             for _ in range(20_000_000 // len(more)):
                 peer.send_bytes(more)
-        peer.end_writing()
+        with suppress(OSError):  # the other end may be gone
+            peer.end_writing()
         assert everything(peer).startswith(b"HTTP/1.1 431 ")
         tried.stayed_shut()
 
@@ -138,7 +139,8 @@ def test_a_head_a_byte_at_a_time(line: bytes) -> None:
             except ConnectionError:
                 break
         assert peer.read_head().startswith(b"HTTP/1.1 431 ")
-        peer.end_writing()
+        with suppress(OSError):  # the other end may be gone
+            peer.end_writing()
         everything(peer)
         tried.stayed_shut()
 
