@@ -32,6 +32,9 @@ FAULTS = (*LOSSY, *LOSSLESS, "stall")
 
 _CHUNK = 65_536
 
+# Bytes that trickle.
+_TRICKLE = 2000
+
 
 class Fault(NamedTuple):
     """What happens to a connection, and where.
@@ -40,7 +43,7 @@ class Fault(NamedTuple):
         kind: "cut": both ends get the end of TCP. "reset": both get a reset.
             "truncate": the receiver gets the end of TCP, the sender hears
             nothing. "delay", "stall": nothing goes on, nor is it read, until
-            `Proxy.release`. "trickle": one byte at a time from here on.
+            `Proxy.release`. "trickle": the next bytes come one at a time.
         direction: UP or DOWN.
         offset: Bytes of this direction that still pass.
         headed: Count them from the end of the HTTP head.
@@ -64,7 +67,7 @@ class _Pipe:
         self.pending = b""
         self.passed = 0
         self.held = False
-        self.trickling = False
+        self.trickling = 0  # bytes that still go one by one
         self.dropping = False  # what comes is read and forgotten
         self.ended = False  # the source has
         self.head_size = 0
@@ -280,6 +283,7 @@ class Proxy:
                 pipe.dropping, pipe.pending = True, b""
                 break
             pipe.passed += sent
+            pipe.trickling = max(0, pipe.trickling - sent)
             pipe.pending = pipe.pending[sent:]
         if pipe.ended and not (pipe.pending or pipe.held or passage.closed):
             passage.end(pipe)
@@ -296,7 +300,7 @@ class Proxy:
         elif fault.kind == "truncate":
             passage.end(pipe)
         elif fault.kind == "trickle":
-            pipe.trickling = True
+            pipe.trickling = _TRICKLE
         else:
             assert fault.kind in ("delay", "stall"), fault
             pipe.held = True

@@ -29,6 +29,7 @@ from tests.support import (
     interpreter,
     listening,
     open_pair,
+    wait_until,
 )
 
 _PACKAGE = Path(syncws.__file__).resolve().parent
@@ -216,8 +217,7 @@ def test_a_leap_while_reading_is_paused() -> None:
         peer.text(*texts[:4])
         gate.reached()
         connection = next(iter(listener._reception._connections))
-        while connection._reading:
-            time.monotonic()
+        wait_until(lambda: not connection._reading)
         peer.text(*texts[4:])
         peer.send(PONG, data)
         for _ in range(5):
@@ -243,8 +243,7 @@ def test_a_leap_amid_an_opening_handshake() -> None:
             request = RawPeer.request()
             for peer in (early, late):
                 peer.send_bytes(request[:20])
-            while len(listener._reception._openings) < 2:
-                time.monotonic()
+            wait_until(lambda: len(listener._reception._openings) == 2)
             loop.call_soon(gate.block)
             gate.reached()
             early.send_bytes(request[20:])

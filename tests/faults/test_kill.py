@@ -11,7 +11,15 @@ import pytest
 
 import syncws
 from tests.faults.ends import ClientEnd, closed_error
-from tests.support import HANG, Interpreter, ServerRecorder, Task, interpreter, listening
+from tests.support import (
+    HANG,
+    Interpreter,
+    ServerRecorder,
+    Task,
+    interpreter,
+    listening,
+    wait_until,
+)
 
 _BIG = "x" * 500_000
 
@@ -63,13 +71,14 @@ def until_blocked(endpoint: Any) -> Task:
             endpoint.send_text(_BIG)
 
     task = Task(flood)
-    waits = False
-    while not waits:
-        assert task.ident is not None
-        frame = sys._current_frames().get(task.ident)
-        while frame is not None and not waits:
-            waits = frame.f_code.co_name == "_wait_for_room"
+
+    def waits() -> bool:
+        frame = sys._current_frames().get(task.ident or 0)
+        while frame is not None and frame.f_code.co_name != "_wait_for_room":
             frame = frame.f_back
+        return frame is not None
+
+    wait_until(waits)
     return task
 
 
@@ -139,8 +148,7 @@ def test_a_client_that_blocks_in_close(kind: str) -> None:
             end.client.send_text("block")
         assert process.line() == "blocks"
         closing = Task(end.client.close, 4000, timeout=None)
-        while end.client.is_open:
-            pass
+        wait_until(lambda: not end.client.is_open)
         kill(process)
         closing.result()
         end.seen.expect("on_close", 1006, "")
@@ -180,9 +188,9 @@ def test_a_caller_amid_large_messages() -> None:
         for _ in range(3):
             service.expect("on_text", "y" * 500_000)
         kill(process)
-        while service.calls.empty() or service.calls.queue[0].name == "on_text":
-            if not service.calls.empty():
-                service.expect("on_text", "y" * 500_000)
+        while (call := service.next()).name == "on_text":
+            assert call.args == ("y" * 500_000,)
+        service.calls.put(call)  # the last one, for whoever looks at it
 
 
 @pytest.mark.parametrize("what", ["send", "close"])
@@ -194,8 +202,7 @@ def test_a_caller_that_blocks(what: str) -> None:
         blocked: Callable[[], object] = sending.error
         if what == "close":
             closing = Task(end.close, 4000, timeout=None)
-            while end.is_open:
-                pass
+            wait_until(lambda: not end.is_open)
             blocked = closing.result
         kill(process)
         error = blocked()
