@@ -1,4 +1,4 @@
-"""The list of abuse cases and the tests say the same."""
+"""The list of abuse cases and the tests say the same; so does the page on security."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import functools
 import re
 from pathlib import Path
 
+import pytest
+
 _ROOT = Path(__file__).resolve().parents[2]
 _PAGE = _ROOT / "docs" / "abuse-cases.md"
+_SECURITY = _ROOT / "docs" / "security.md"
 _HERE = "tests/abuse/"
 
 # Rows that may be without tests of their own here.
 _WITHOUT: tuple[str, ...] = ()
 
 
-def _named() -> list[str]:
-    return re.findall(r"`(tests/[\w/]+\.py::\w+)`", _PAGE.read_text(encoding="utf-8"))
+def _named(page: Path = _PAGE) -> list[str]:
+    return re.findall(r"`(tests/[\w/]+\.py::\w+)`", page.read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -29,8 +32,9 @@ def _tests_of(path: Path) -> set[str]:
     }
 
 
-def test_the_tests_that_are_named_exist() -> None:
-    named = _named()
+@pytest.mark.parametrize("page", [_PAGE, _SECURITY], ids=lambda page: page.stem)
+def test_the_tests_that_are_named_exist(page: Path) -> None:
+    named = _named(page)
     assert named
     missing = []
     for name in named:

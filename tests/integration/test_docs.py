@@ -1,14 +1,17 @@
 """The pages of docs/: their code runs, and the tables for those who come from elsewhere are true.
 
 Blocks of code marked ``python`` are ours and are run here; those marked ``py`` are the
-others' and are not. In a table whose header has "syncws" the code in that column names
-something of ours, such as `Client.receive` or, with its parameters, `Client(url=)`; if the
-next column is "default" it has the default of those parameters.
+others' and are not, but for those of the page on security. In a table whose header has
+"syncws" the code in that column names something of ours, such as `Client.receive` or, with
+its parameters, `Client(url=)`; if the next column is "default" it has the default of those
+parameters.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
+import importlib.metadata
 import importlib.util
 import inspect
 import re
@@ -28,7 +31,7 @@ from tests.support import HANG, authority, interpreter
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = ("from-ballerina", "from-flask-sock", "from-websocket-client", "from-websockets")
-ALL_PAGES = (*PAGES, "clients")
+ALL_PAGES = (*PAGES, "clients", "security")
 
 # Runs a server's block of code in a thread and a client's in this one, on a port that is free.
 PAIR = """
@@ -196,6 +199,20 @@ except syncws.HandshakeRejected as error:
     print(error.status)
 """
 
+SECURE_CLIENT = """
+import syncws
+
+tls = syncws.TLSConfig(ca_file="ca.pem")
+url = "wss://localhost:9090/chat"
+try:
+    syncws.Client(url, ssl=tls)
+except syncws.HandshakeRejected as error:
+    print(error.status)
+with syncws.Client(url, ssl=tls, auth=("ann", "secret")) as client:
+    client.send_text("hello")
+    print(client.receive(timeout=20))
+"""
+
 
 class Block(NamedTuple):
     """The n-th block of ours on a page."""
@@ -333,6 +350,50 @@ def test_the_code_for_tls_and_logging_runs(certificates: dict[str, str]) -> None
     assert refused in done.stderr
 
 
+def test_the_code_for_running_in_the_open_runs(certificates: dict[str, str]) -> None:
+    (server,) = blocks("security")
+    assert 'host=""' in server
+    server, client = server.replace('host=""', 'host="localhost"'), SECURE_CLIENT
+    for name, file in certificates.items():
+        server, client = (part.replace(f'"{name}"', repr(file)) for part in (server, client))
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", PAIR, server, client],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=HANG,
+        check=False,
+    )
+    assert (done.stdout.splitlines(), done.returncode) == (["401", "ann: hello"], 0), done.stderr
+
+
+def findings() -> list[tuple[str, str]]:
+    """Return what shows a flaw of another library, with what it prints."""
+    pairs = "^```py\n(.*?)^```$\n\n^```text\n(.*?)^```$"
+    return re.findall(pairs, text_of("security"), re.MULTILINE | re.DOTALL)
+
+
+def test_every_flaw_of_others_says_what_it_prints() -> None:
+    assert len(findings()) == text_of("security").count("```py\n") > 5
+
+
+@pytest.mark.parametrize("number", range(len(findings())))
+def test_the_flaws_of_others_are_as_described(number: int) -> None:
+    for library, version in re.findall(r"\b(wsproto|h11) (\d[\d.]*\d)", text_of("security")):
+        if importlib.metadata.version(library) != version:
+            pytest.skip(f"that is about {library} {version}")
+    code, printed = findings()[number]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=HANG,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (printed, "")
+
+
 def test_the_code_for_new_certificates_runs(certificates: dict[str, str]) -> None:
     code = RENEWING + blocks("README")[1].replace("9090", "0")
     for name, file in certificates.items():
@@ -366,6 +427,7 @@ def test_the_code_for_new_certificates_runs(certificates: dict[str, str]) -> Non
 def test_all_our_code_is_run() -> None:
     run = {part for parts in RUNS for part in parts[:2] if isinstance(part, Block)}
     run |= {Block("README", n) for n in (0, 1, 3)}  # by the tests above
+    run.add(Block("security", 0))
     pages = ("README", *ALL_PAGES)
     assert run == {Block(page, n) for page in pages for n in range(len(blocks(page)))}
 
@@ -396,12 +458,54 @@ def test_the_defaults_of_the_tables_are_so(page: str) -> None:
     assert checked > 3
 
 
+# The sections of the page on security that have every option, and whose they are.
+OPTIONS: dict[str, set[str]] = {
+    "Of a connection": {field.name for field in dataclasses.fields(syncws.ServiceConfig)},
+    "Of permessage-deflate": {field.name for field in dataclasses.fields(syncws.Compression)},
+    "Of a listener": {*inspect.signature(syncws.Listener).parameters}
+    - {"port", "unix_path", "engine", "app"},
+    "Of an engine": {*inspect.signature(syncws.Engine).parameters} - {"name"},
+}
+OWNERS: dict[str, Any] = {
+    "Of a connection": syncws.ServiceConfig,
+    "Of permessage-deflate": syncws.Compression,
+    "Of a listener": syncws.Listener,
+    "Of an engine": syncws.Engine,
+}
+
+
+@pytest.mark.parametrize("title", OPTIONS)
+def test_the_page_on_security_has_every_option_with_its_default(title: str) -> None:
+    section = text_of("security").split(f"### {title}\n")[1].split("\n##")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", section, re.MULTILINE))
+    assert told.keys() == OPTIONS[title]
+    parameters = inspect.signature(OWNERS[title]).parameters
+    assert {name: _literal(cell) for name, cell in told.items()} == {
+        name: parameters[name].default for name in told
+    }
+
+
+def test_every_promise_is_shown_by_tests() -> None:
+    text = text_of("security").split("\n## What is promised\n")[1]
+    found = re.findall(r"^\| (?!promise )([^|]+) \| *(`tests/[^|]*)?\|$", text, re.MULTILINE)
+    assert len(found) > 25
+    assert [promise for promise, tests in found if not tests] == []
+
+
+def test_the_page_on_security_has_the_clients_default() -> None:
+    default = inspect.signature(syncws.Client).parameters["handshake_timeout"].default
+    assert f"`handshake_timeout={default}`" in text_of("security")
+
+
 def _literal(cell: str | None) -> Any:
     assert cell is not None
     return ast.literal_eval(cell.strip("`"))
 
 
-@pytest.mark.parametrize("page", ["README", "../README", *ALL_PAGES])
+LINKING = ["README", "../README", "../SECURITY", "abuse-cases", "performance", *ALL_PAGES]
+
+
+@pytest.mark.parametrize("page", LINKING)
 def test_the_links_lead_somewhere(page: str) -> None:
     path = DOCS / f"{page}.md"
     text = re.sub(r"`[^`]*`", "", without_code(path))
