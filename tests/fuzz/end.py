@@ -129,6 +129,7 @@ class End:
             queue=self.work_queue,
             submit=self.work_queue.extend,
             unblock=lambda now: None,
+            look_interval=None,
             stop=lambda: None,
         )
         ours, self.wire = socket.socketpair()
