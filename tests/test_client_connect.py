@@ -16,6 +16,7 @@ import trustme
 
 import syncws
 from syncws.client import connect as module
+from syncws.timing import Deadline
 from tests.support import HANG, TEXT, RawPeer, RawServer, Task, client_tls, server_tls
 
 
@@ -280,6 +281,38 @@ def test_the_server_never_answers(server: RawServer) -> None:
     error = refused_with(server, lambda peer: None, handshake_timeout=0.1)
     assert isinstance(error, syncws.ConnectTimeout)
     assert "the opening handshake with 127.0.0.1" in str(error)
+
+
+def test_a_server_that_always_has_more_to_say_has_no_more_time() -> None:
+    """Though nothing is ever waited for."""
+    now = 100.0
+
+    class Transport:
+        wants_read = wants_write = False
+        sock = None
+
+        def send(self, data: Any) -> int:
+            return len(data)
+
+        def receive(self, buffer: Any) -> int:
+            nonlocal now
+            now += 0.25
+            buffer[:1] = b"H"
+            return 1
+
+    class Handshake:
+        def request_bytes(self) -> bytes:
+            return b"GET"
+
+        def receive(self, data: bytes) -> None:
+            assert data == b"H"
+            assert now < 102.0
+
+    transport: Any = Transport()
+    handshake: Any = Handshake()
+    with pytest.raises(TimeoutError):
+        module._upgrade(transport, handshake, Deadline(1.0, lambda: now))
+    assert now == 101.0
 
 
 def test_the_server_answers_a_byte_at_a_time(server: RawServer) -> None:

@@ -333,6 +333,7 @@ def _upgrade(transport: Transport, handshake: ClientHandshake, deadline: Deadlin
         if size < 0:
             _wait(transport, transport.wants_write, deadline)
         else:
+            _remaining(deadline)  # there may always be something to read
             agreement = handshake.receive(bytes(buffer[:size]))
     return agreement
 

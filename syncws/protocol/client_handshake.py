@@ -166,8 +166,8 @@ class ClientHandshake:
                     return None
                 if isinstance(event, h11.InformationalResponse):
                     # Others, such as 100 and 103, precede the one that counts.
+                    self._check_size()
                     if event.status_code == 101:
-                        self._check_size()
                         return self._accepted(event)
                 else:
                     self._take_rejection(event)

@@ -201,9 +201,11 @@ class Gated(Recorder):
 
     def __init__(self) -> None:
         super().__init__()
+        self.inside = threading.Event()
         self.may = threading.Event()
 
     def on_binary(self, caller: Any, data: bytes) -> None:
+        self.inside.set()
         assert self.may.wait(HANG)
         self.record("on_binary", caller, data)
 
@@ -389,6 +391,7 @@ def test_text_that_waits_counts() -> None:
         RawPeer.connect(listener) as peer,
     ):
         blocker.send(BINARY, b"x")
+        assert service.inside.wait(HANG)
         peer.send(TEXT, b"x" * 60_000)
         wait_until(lambda: is_tight(listener))
         service.may.set()
