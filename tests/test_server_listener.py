@@ -142,7 +142,7 @@ def test_a_socket_that_cannot_be_wrapped_is_closed(
     caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     class Refusing(ssl.SSLContext):
-        def wrap_socket(self, *args: Any, **options: Any) -> Any:
+        def wrap_bio(self, *args: Any, **options: Any) -> Any:
             raise error
 
     with (
