@@ -31,6 +31,14 @@ class Member:
         self.other = self.waiting = 0
 
 
+class _Remains:
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def waiting(self) -> int:
+        return self.size
+
+
 class Bench:
     """A budget of 1000 bytes, on a loop that is the test."""
 
@@ -144,6 +152,21 @@ def test_what_an_end_would_not_give_back_does_not_end_a_connection() -> None:
     waiting.waiting = 0
     bench.look()
     assert not bench.budget.full
+
+
+def test_what_ended_connections_leave_to_workers_counts() -> None:
+    bench = Bench()
+    remains: list[Any] = [_Remains(0), _Remains(1500)]
+    for one in remains:
+        bench.budget.keep(one)
+    bench.look()
+    assert bench.budget.tight
+    assert bench.budget.full
+    remains[1].size = 0
+    bench.look()
+    assert not bench.budget.full
+    assert bench.timers == []
+    assert bench.budget._remains == set()
 
 
 def test_a_look_that_takes_long_is_followed_by_a_longer_pause() -> None:

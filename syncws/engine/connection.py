@@ -626,6 +626,8 @@ class Connection:
         for call in (farewells or {}).values():
             call()
         inbox = self._inbox
+        if self._budget is not None:
+            self._budget.keep(inbox)
         inbox.put(Event(CLOSED, self._end.received or NO_CLOSE))
         # Without these cycles all is freed at once.
         inbox.on_room = inbox.on_last = nothing

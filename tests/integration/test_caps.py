@@ -368,6 +368,27 @@ def test_over_the_limit_nobody_is_let_in() -> None:
         gate.open()
 
 
+def test_what_clients_leave_behind_counts_until_it_is_dealt_with() -> None:
+    """Who comes, sends, and goes again does not get around the limit."""
+    service = Gated()
+    engine = syncws.Engine(workers=1, max_workers=1)
+    with listening(service, engine=engine, max_buffered_bytes=200_000) as listener:
+        with RawPeer.connect(listener) as blocker:
+            blocker.send(BINARY, b"x")
+            budget = listener._reception._budget
+            assert budget is not None
+            for _ in range(3):
+                with RawPeer.connect(listener) as peer:
+                    peer.send(BINARY, bytes(100_000))
+                    peer.round_trip()
+                wait_until(lambda: len(listener._reception._connections) == 1)
+            wait_until(lambda: budget.full)
+            refused(listener).abort()
+            service.may.set()
+            wait_until(lambda: not budget.full and not budget.tight)
+            RawPeer.connect(listener).abort()
+
+
 def test_without_a_limit_nothing_is_added_up() -> None:
     service = Endings()
     with listening(service, max_buffered_bytes=None) as listener:
