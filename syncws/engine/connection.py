@@ -333,6 +333,8 @@ class Connection:
             self._watch.resume(now)
         else:
             self._watch.pause(now)
+            if self._budget is not None:
+                self._budget.note(self)  # while its callback runs it is not in the run queue
         self._update_interest()
         return not self._reading
 

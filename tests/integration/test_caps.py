@@ -23,6 +23,7 @@ from tests.support import (
     RawPeer,
     Recorder,
     ServerRecorder,
+    frame,
     listening,
 )
 
@@ -210,9 +211,11 @@ class Gated(Recorder):
 
     def __init__(self) -> None:
         super().__init__()
+        self.begun = threading.Event()
         self.may = threading.Event()
 
     def on_binary(self, caller: Any, data: bytes) -> None:
+        self.begun.set()
         assert self.may.wait(HANG)
         self.record("on_binary", caller, data)
 
@@ -368,25 +371,49 @@ def test_over_the_limit_nobody_is_let_in() -> None:
         gate.open()
 
 
+def test_what_waits_for_a_callback_that_runs_counts() -> None:
+    """Such a connection does not stand in the run queue."""
+    service = Gated()
+    service.config = syncws.ServiceConfig(
+        ping_interval=None, compression=False, receive_queue_size=10
+    )
+    with (
+        listening(service, max_buffered_bytes=3000) as listener,
+        RawPeer.connect(listener) as peer,
+    ):
+        budget = listener._reception._budget
+        assert budget is not None
+        peer.send(BINARY, b"x")
+        assert service.begun.wait(HANG)
+        wait_until(lambda: not budget._due)
+        peer.send_bytes(frame(BINARY, b"x") * 10)
+        wait_until(lambda: budget.tight)
+        service.may.set()
+        wait_until(lambda: not budget.tight)
+
+
 def test_what_clients_leave_behind_counts_until_it_is_dealt_with() -> None:
     """Who comes, sends, and goes again does not get around the limit."""
     service = Gated()
     engine = syncws.Engine(workers=1, max_workers=1)
-    with listening(service, engine=engine, max_buffered_bytes=200_000) as listener:
-        with RawPeer.connect(listener) as blocker:
-            blocker.send(BINARY, b"x")
-            budget = listener._reception._budget
-            assert budget is not None
-            for _ in range(3):
-                with RawPeer.connect(listener) as peer:
-                    peer.send(BINARY, bytes(100_000))
-                    peer.round_trip()
-                wait_until(lambda: len(listener._reception._connections) == 1)
+    with (
+        listening(service, engine=engine, max_buffered_bytes=200_000) as listener,
+        RawPeer.connect(listener) as blocker,
+    ):
+        blocker.send(BINARY, b"x")
+        assert service.begun.wait(HANG)
+        budget = listener._reception._budget
+        assert budget is not None
+        with RawPeer.connect(listener) as gone:
+            gone.send(BINARY, bytes(90_000))
+        wait_until(lambda: len(listener._reception._connections) == 1)
+        with RawPeer.connect(listener) as peer:
+            peer.send(BINARY, bytes(120_000))
             wait_until(lambda: budget.full)
             refused(listener).abort()
-            service.may.set()
-            wait_until(lambda: not budget.full and not budget.tight)
-            RawPeer.connect(listener).abort()
+        service.may.set()
+        wait_until(lambda: not budget.full and not budget.tight)
+        RawPeer.connect(listener).abort()
 
 
 def test_without_a_limit_nothing_is_added_up() -> None:
