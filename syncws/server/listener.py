@@ -366,7 +366,7 @@ class Listener:
             if not ended:
                 loop.call_soon(self._reception.abort_all)
                 self._tally.wait(Deadline(_ABORT), True)
-            loop.call_soon(self._reception.end)
+            self._reception.end()
 
     def serve_forever(self, stop_timeout: float = 10.0) -> None:
         """Listen until Ctrl-C, SIGTERM, or a `stop` from another thread; then stop.

@@ -14,6 +14,7 @@ import pytest
 
 import syncws
 from syncws.server import reception as module
+from syncws.server.reception import Tally
 from tests.support import (
     BINARY,
     CONT,
@@ -435,6 +436,30 @@ def test_a_listener_leaves_no_budget_behind() -> None:
             with listening(Recorder()):
                 pass
         wait_until(lambda: len(loop.budgets) == before)
+
+
+def test_a_start_right_after_a_stop_has_its_own_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the I/O thread comes to the end of the last one only then."""
+    with listening(Recorder()) as keeper, listening(Recorder()) as listener, Gate() as gate:
+        loop = keeper._loop
+        assert loop is not None
+        wait = Tally.wait
+
+        def wait_and_hold_up(*args: Any) -> bool:
+            try:
+                return wait(*args)
+            finally:
+                loop.call_soon(gate.block)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Tally, "wait", wait_and_hold_up)
+            listener.stop()
+        listener.start()
+        gate.open()
+        RawPeer.connect(listener).abort()
+        budget = listener._reception._budget
+        assert budget in loop.budgets
+        assert len(loop.budgets) == 2
 
 
 def test_text_that_waits_counts() -> None:
