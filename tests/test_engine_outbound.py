@@ -1123,3 +1123,45 @@ def test_many_threads_share_and_send(make: MakeBench) -> None:
         for kind in (1, 2, 3):
             numbers = [e.data[1] for e in events if e.opcode == BINARY and e.data[0] == kind]
             assert numbers == list(range(100))
+
+
+# -- Signals -----------------------------------------------------------------
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises."""
+
+
+class RaisingLock:
+    """A lock; once it is let go for the first time a signal handler raises."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self._armed = True
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+        if self._armed:
+            self._armed = False
+            raise Interrupt
+
+
+@pytest.mark.parametrize("lock", ["lock", "_encoding"])
+@pytest.mark.parametrize("size", [5, SMALL])
+def test_what_an_interrupted_send_has_queued_is_written(
+    make: MakeBench, size: int, lock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    bench.transport.room = 1
+    if lock == "_encoding" and size < SMALL:
+        bench.outbound._plain_below = 0
+    wakes: list[str] = []
+    monkeypatch.setattr(bench.loop, "_wake", lambda: wakes.append("wake"))
+    setattr(bench.outbound, lock, RaisingLock(getattr(bench.outbound, lock)))
+    with pytest.raises(Interrupt):
+        bench.outbound.send(BINARY, bytes(size))
+    assert list(bench.loop.dirty) == [bench.outbound]
+    assert wakes

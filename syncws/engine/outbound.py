@@ -185,17 +185,18 @@ class Outbound:
                         out.size += len(rest)
                         told = self._flushing
                         self._flushing = True
+                    if not told:
+                        # The same as `flush_soon`, without the call. Before a
+                        # signal handler can raise out of the end of the block.
+                        self._dirty.append(self)
+                        if not self._run_queue:
+                            self._loop.wake_if_dirty()
                 except BaseException:
                     self._break()
                     raise
         if not ready:
             self._send_other(opcode, payload, final)
             return
-        if not told:
-            # The same as `flush_soon`, without the call.
-            self._dirty.append(self)
-            if not self._run_queue:
-                self._loop.wake_if_dirty()
         if self.failed:
             raise self.end.closed_error(maybe_sent=True)
 
@@ -220,6 +221,8 @@ class Outbound:
                         queued = self._send_message(opcode, payload, final)
                     else:
                         queued = self._send_control(opcode, payload)
+                    if queued:
+                        self.flush_soon()
                 except WebSocketError:
                     raise
                 except BaseException:
@@ -227,8 +230,6 @@ class Outbound:
                         self._break()
                     raise
             break
-        if queued:
-            self.flush_soon()
         if self.failed:
             raise self.end.closed_error(maybe_sent=True)
 
