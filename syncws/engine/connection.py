@@ -226,6 +226,7 @@ class Connection:
             return
         events, pos, end = got
         self._watch.alive = True
+        self._watch.came(end - pos)
         self._deliver(self._decoder.receive_rest(self._loop.buffer, pos, end, events))
         if self._decoder.in_frame and self._reading:
             self._read()  # what is cut in two has its other half behind it, as a rule
@@ -370,6 +371,10 @@ class Connection:
                 self._schedule()
             if self._budget is not None:
                 self._budget.note(self)
+        else:
+            # Control frames between its fragments do not get it on.
+            header = 2 if self._client else 6
+            watch.came(-sum(header + len(one.data) for one in events if one.opcode in (PING, PONG)))
 
     def _pinged(self, event: Event) -> bool:
         """RFC 6455 section 5.5.2."""
