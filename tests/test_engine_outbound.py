@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
+import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -555,6 +556,21 @@ def test_of_the_pongs_that_find_no_room_the_latest_is_kept(make: MakeBench) -> N
     bench.flush()
     bench.flush()
     assert bench.got() == [Event(BINARY, bytes(1001)), Event(PONG, b"3")]
+
+
+def test_tiny_frames_that_wait_hold_more_than_their_bytes(make: MakeBench) -> None:
+    bench = make()
+    bench.transport.room = 0
+    bench.run_queue.append("a callback")
+    tracemalloc.start()
+    try:
+        for _ in range(10_000):
+            bench.outbound.send_pong(b"")
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert bench.outbound.size == 20_000
+    assert 0.7 * taken < bench.outbound.held() < 1.5 * taken
 
 
 def test_nothing_is_sent_for_a_connection_that_has_closed(make: MakeBench) -> None:

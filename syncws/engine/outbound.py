@@ -31,6 +31,9 @@ __all__ = ["Outbound", "Sender", "share"]
 
 _FIN = 0x80
 
+# Bytes that a chunk that waits takes up beside its own. Pongs have two.
+_OVERHEAD = 48
+
 # The part of `send_buffer_size` that is left while memory is scarce.
 _TIGHT = 8
 
@@ -255,8 +258,9 @@ class Outbound:
 
     def held(self) -> int:
         """Return the bytes that wait to be written, also for the end of a fragmented message."""
+        out = self._out
         with self.lock:
-            return self._out.size + sum(map(len, self._shared or ()))
+            return out.size + _OVERHEAD * len(out.chunks) + sum(map(len, self._shared or ()))
 
     def tighten(self) -> None:
         """Have senders wait early."""
