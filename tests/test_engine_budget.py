@@ -183,6 +183,19 @@ def test_a_look_that_takes_long_is_followed_by_a_longer_pause() -> None:
     assert bench.timers[0] - bench.now == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_however_low_the_limit_it_ends(limit: int) -> None:
+    member = Member(other=10)
+    bench = Bench(member)
+    bench.budget._limit = limit
+    bench.budget.note(member)
+    bench.look()
+    assert bench.budget.tight
+    bench.look()
+    assert not bench.budget.tight
+    assert bench.timers == []
+
+
 def test_ended_it_is_forgotten() -> None:
     member = Member(other=10)
     bench = Bench(member)
@@ -206,4 +219,20 @@ def test_what_happens_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         "each may hold little from now on",
         "over max_buffered_bytes, 1000: ended the 1 that held the most",
         "the connections hold 0 bytes of max_buffered_bytes, 1000, again",
+    ]
+
+
+def test_it_is_said_once_that_nobody_can_be_ended(caplog: pytest.LogCaptureFixture) -> None:
+    member = Member(waiting=1500)
+    bench = Bench(member)
+    bench.budget.note(member)
+    with caplog.at_level(logging.WARNING, "syncws.server"):
+        for _ in range(3):
+            bench.look()
+        assert len(caplog.messages) == 2
+        member.other = 100
+        bench.look()
+    assert caplog.messages[1:] == [
+        "over max_buffered_bytes, 1000: ended the 0 that held the most",
+        "over max_buffered_bytes, 1000: ended the 1 that held the most",
     ]

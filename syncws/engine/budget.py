@@ -146,12 +146,12 @@ class Budget:
             )
             for member in list(self._members):
                 member.tighten()
-        elif self.tight and total < limit // 4:
+        elif self.tight and total <= limit // 4:
             self.tight = self.full = False
             self._report("the connections hold %d bytes of max_buffered_bytes, %d, again", total)
             for member in list(self._members):
                 member.relax()
-        self.full = total > limit
+        was_full, self.full = self.full, total > limit
         if not self.full:
             return
         ended = 0
@@ -161,6 +161,8 @@ class Budget:
             member.give_back(size)
             total -= size
             ended += 1
+        if was_full and not ended:
+            return  # that was said, and workers have the rest
         self._report(
             "over max_buffered_bytes, %d: ended the %d that held the most", ended, last=True
         )
