@@ -416,6 +416,7 @@ class Listener:
         """In the child: whoever held a lock, or stopped this, is not here."""
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._reloading = threading.RLock()
         self._router.renew()
         self._reception.forget()
         if self._phase is _Phase.STOPPING:
