@@ -31,6 +31,14 @@ class Member:
         self.other = self.waiting = 0
 
 
+class _Remains:
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def waiting(self) -> int:
+        return self.size
+
+
 class Bench:
     """A budget of 1000 bytes, on a loop that is the test."""
 
@@ -146,6 +154,21 @@ def test_what_an_end_would_not_give_back_does_not_end_a_connection() -> None:
     assert not bench.budget.full
 
 
+def test_what_ended_connections_leave_to_workers_counts() -> None:
+    bench = Bench()
+    remains: list[Any] = [_Remains(0), _Remains(1500)]
+    for one in remains:
+        bench.budget.keep(one)
+    bench.look()
+    assert bench.budget.tight
+    assert bench.budget.full
+    remains[1].size = 0
+    bench.look()
+    assert not bench.budget.full
+    assert bench.timers == []
+    assert bench.budget._remains == set()
+
+
 def test_a_look_that_takes_long_is_followed_by_a_longer_pause() -> None:
     bench = Bench()
 
@@ -158,6 +181,19 @@ def test_a_look_that_takes_long_is_followed_by_a_longer_pause() -> None:
         bench.budget.note(Slow())
     bench.look()
     assert bench.timers[0] - bench.now == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_however_low_the_limit_it_ends(limit: int) -> None:
+    member = Member(other=10)
+    bench = Bench(member)
+    bench.budget._limit = limit
+    bench.budget.note(member)
+    bench.look()
+    assert bench.budget.tight
+    bench.look()
+    assert not bench.budget.tight
+    assert bench.timers == []
 
 
 def test_ended_it_is_forgotten() -> None:
@@ -183,4 +219,20 @@ def test_what_happens_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         "each may hold little from now on",
         "over max_buffered_bytes, 1000: ended the 1 that held the most",
         "the connections hold 0 bytes of max_buffered_bytes, 1000, again",
+    ]
+
+
+def test_it_is_said_once_that_nobody_can_be_ended(caplog: pytest.LogCaptureFixture) -> None:
+    member = Member(waiting=1500)
+    bench = Bench(member)
+    bench.budget.note(member)
+    with caplog.at_level(logging.WARNING, "syncws.server"):
+        for _ in range(3):
+            bench.look()
+        assert len(caplog.messages) == 2
+        member.other = 100
+        bench.look()
+    assert caplog.messages[1:] == [
+        "over max_buffered_bytes, 1000: ended the 0 that held the most",
+        "over max_buffered_bytes, 1000: ended the 1 that held the most",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
+import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -555,6 +556,21 @@ def test_of_the_pongs_that_find_no_room_the_latest_is_kept(make: MakeBench) -> N
     bench.flush()
     bench.flush()
     assert bench.got() == [Event(BINARY, bytes(1001)), Event(PONG, b"3")]
+
+
+def test_tiny_frames_that_wait_hold_more_than_their_bytes(make: MakeBench) -> None:
+    bench = make()
+    bench.transport.room = 0
+    bench.run_queue.append("a callback")
+    tracemalloc.start()
+    try:
+        for _ in range(10_000):
+            bench.outbound.send_pong(b"")
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert bench.outbound.size == 20_000
+    assert 0.7 * taken < bench.outbound.held() < 1.5 * taken
 
 
 def test_nothing_is_sent_for_a_connection_that_has_closed(make: MakeBench) -> None:
@@ -1123,3 +1139,45 @@ def test_many_threads_share_and_send(make: MakeBench) -> None:
         for kind in (1, 2, 3):
             numbers = [e.data[1] for e in events if e.opcode == BINARY and e.data[0] == kind]
             assert numbers == list(range(100))
+
+
+# -- Signals -----------------------------------------------------------------
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises."""
+
+
+class RaisingLock:
+    """A lock; once it is let go for the first time a signal handler raises."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self._armed = True
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+        if self._armed:
+            self._armed = False
+            raise Interrupt
+
+
+@pytest.mark.parametrize("lock", ["lock", "_encoding"])
+@pytest.mark.parametrize("size", [5, SMALL])
+def test_what_an_interrupted_send_has_queued_is_written(
+    make: MakeBench, size: int, lock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    bench.transport.room = 1
+    if lock == "_encoding" and size < SMALL:
+        bench.outbound._plain_below = 0
+    wakes: list[str] = []
+    monkeypatch.setattr(bench.loop, "_wake", lambda: wakes.append("wake"))
+    setattr(bench.outbound, lock, RaisingLock(getattr(bench.outbound, lock)))
+    with pytest.raises(Interrupt):
+        bench.outbound.send(BINARY, bytes(size))
+    assert list(bench.loop.dirty) == [bench.outbound]
+    assert wakes

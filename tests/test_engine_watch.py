@@ -249,7 +249,8 @@ def test_a_message_has_its_time_from_its_beginning() -> None:
 
 def test_each_kib_gives_a_message_a_second() -> None:
     watched = watch(message_timeout=30.0)
-    watched.begin_message(110.0, 500)
+    watched.came(500)
+    watched.begin_message(110.0, 600)
     watched.came(500)
     watched.came(1048)
     assert check(watched, 140.0) == []
@@ -257,6 +258,22 @@ def test_each_kib_gives_a_message_a_second() -> None:
     watched.came(512)
     assert check(watched, 142.0) == []
     assert check(watched, 142.5) == [Due.SLOW]
+
+
+def test_what_is_here_counts_as_far_as_it_has_come() -> None:
+    watched = watch(message_timeout=30.0)
+    watched.came(1024)
+    watched.begin_message(110.0, 1_000_000)
+    assert check(watched, 140.0) == []
+    assert check(watched, 141.0) == [Due.SLOW]
+
+
+def test_what_is_none_of_the_message_takes_nothing_from_it() -> None:
+    watched = watch(message_timeout=30.0)
+    watched.begin_message(110.0, 0)
+    watched.came(-2048)
+    assert check(watched, 139.9) == []
+    assert check(watched, 140.0) == [Due.SLOW]
 
 
 def test_the_next_message_begins_anew() -> None:

@@ -42,6 +42,13 @@ class Member(Protocol):
         """End, and give back what is held: so many bytes."""
 
 
+class Remains(Protocol):
+    """What a connection that has ended leaves to a worker."""
+
+    def waiting(self) -> int:
+        """Return the bytes that wait, and what they take up beside."""
+
+
 class Budget:
     """Keeps what connections hold together below a limit.
 
@@ -64,6 +71,7 @@ class Budget:
         self._members = members
         self._limit = limit
         self._suspects: set[Member] = set()
+        self._remains: set[Remains] = set()
         self._due = False  # a timer is set for `look`
         self._interval = _INTERVAL
         self.tight = False
@@ -73,6 +81,7 @@ class Budget:
     def end(self) -> None:
         """Look no more: the listener has ended."""
         self._suspects.clear()
+        self._remains.clear()
         self._members = ()
         if self in self._loop.budgets:
             self._loop.budgets.remove(self)
@@ -81,6 +90,15 @@ class Budget:
         """A connection has begun to hold something that may stay."""
         self._suspects.add(member)
         if not self._due:
+            self.look_later()
+
+    def keep(self, remains: Remains) -> None:
+        """A connection has ended, and what it leaves counts until it is dealt with.
+
+        Else a client could fill the memory by coming again and again.
+        """
+        if remains.waiting():
+            self._remains.add(remains)
             self.look_later()
 
     def look_later(self) -> None:
@@ -102,7 +120,8 @@ class Budget:
                 source: Any = getattr(work, "source", None)
                 if source in members:
                     suspects.add(source)
-        total = 0
+        self._remains = {one for one in self._remains if one.waiting()}
+        total = sum(one.waiting() for one in self._remains)
         releasable: list[tuple[int, Member]] = []
         for member in list(suspects):
             waiting, other = member.held()
@@ -112,7 +131,7 @@ class Budget:
             if other:
                 releasable.append((other, member))
         self._settle(total, releasable)
-        if suspects or queued or self.tight:
+        if suspects or self._remains or queued or self.tight:
             self._interval = max(_INTERVAL, _SHARE * (self._loop.clock() - begun))
             self.look_later()
 
@@ -127,12 +146,12 @@ class Budget:
             )
             for member in list(self._members):
                 member.tighten()
-        elif self.tight and total < limit // 4:
+        elif self.tight and total <= limit // 4:
             self.tight = self.full = False
             self._report("the connections hold %d bytes of max_buffered_bytes, %d, again", total)
             for member in list(self._members):
                 member.relax()
-        self.full = total > limit
+        was_full, self.full = self.full, total > limit
         if not self.full:
             return
         ended = 0
@@ -142,6 +161,8 @@ class Budget:
             member.give_back(size)
             total -= size
             ended += 1
+        if was_full and not ended:
+            return  # that was said, and workers have the rest
         self._report(
             "over max_buffered_bytes, %d: ended the %d that held the most", ended, last=True
         )

@@ -226,6 +226,7 @@ class Connection:
             return
         events, pos, end = got
         self._watch.alive = True
+        self._watch.came(end - pos)
         self._deliver(self._decoder.receive_rest(self._loop.buffer, pos, end, events))
         if self._decoder.in_frame and self._reading:
             self._read()  # what is cut in two has its other half behind it, as a rule
@@ -333,6 +334,8 @@ class Connection:
             self._watch.resume(now)
         else:
             self._watch.pause(now)
+            if self._budget is not None:
+                self._budget.note(self)  # while its callback runs it is not in the run queue
         self._update_interest()
         return not self._reading
 
@@ -368,6 +371,10 @@ class Connection:
                 self._schedule()
             if self._budget is not None:
                 self._budget.note(self)
+        else:
+            # Control frames between its fragments do not get it on.
+            header = 2 if self._client else 6
+            watch.came(-sum(header + len(one.data) for one in events if one.opcode in (PING, PONG)))
 
     def _pinged(self, event: Event) -> bool:
         """RFC 6455 section 5.5.2."""
@@ -626,6 +633,8 @@ class Connection:
         for call in (farewells or {}).values():
             call()
         inbox = self._inbox
+        if self._budget is not None:
+            self._budget.keep(inbox)
         inbox.put(Event(CLOSED, self._end.received or NO_CLOSE))
         # Without these cycles all is freed at once.
         inbox.on_room = inbox.on_last = nothing

@@ -31,6 +31,9 @@ __all__ = ["Outbound", "Sender", "share"]
 
 _FIN = 0x80
 
+# Bytes that a chunk that waits takes up beside its own. Pongs have two.
+_OVERHEAD = 48
+
 # The part of `send_buffer_size` that is left while memory is scarce.
 _TIGHT = 8
 
@@ -185,17 +188,18 @@ class Outbound:
                         out.size += len(rest)
                         told = self._flushing
                         self._flushing = True
+                    if not told:
+                        # The same as `flush_soon`, without the call. Before a
+                        # signal handler can raise out of the end of the block.
+                        self._dirty.append(self)
+                        if not self._run_queue:
+                            self._loop.wake_if_dirty()
                 except BaseException:
                     self._break()
                     raise
         if not ready:
             self._send_other(opcode, payload, final)
             return
-        if not told:
-            # The same as `flush_soon`, without the call.
-            self._dirty.append(self)
-            if not self._run_queue:
-                self._loop.wake_if_dirty()
         if self.failed:
             raise self.end.closed_error(maybe_sent=True)
 
@@ -220,6 +224,8 @@ class Outbound:
                         queued = self._send_message(opcode, payload, final)
                     else:
                         queued = self._send_control(opcode, payload)
+                    if queued:
+                        self.flush_soon()
                 except WebSocketError:
                     raise
                 except BaseException:
@@ -227,8 +233,6 @@ class Outbound:
                         self._break()
                     raise
             break
-        if queued:
-            self.flush_soon()
         if self.failed:
             raise self.end.closed_error(maybe_sent=True)
 
@@ -254,8 +258,9 @@ class Outbound:
 
     def held(self) -> int:
         """Return the bytes that wait to be written, also for the end of a fragmented message."""
+        out = self._out
         with self.lock:
-            return self._out.size + sum(map(len, self._shared or ()))
+            return out.size + _OVERHEAD * len(out.chunks) + sum(map(len, self._shared or ()))
 
     def tighten(self) -> None:
         """Have senders wait early."""

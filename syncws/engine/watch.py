@@ -178,23 +178,26 @@ class Watch:
     def _is_slow(self, now: float) -> bool:
         if self._slow_at is None or now < self._slow_at:
             return False
-        self._slow_at += self._come / _PACE
+        self._slow_at += max(0, self._come) / _PACE
         self._come = 0
         return now >= self._slow_at
 
     # -- Messages --------------------------------------------------------
 
     def begin_message(self, now: float, size: int) -> bool:
-        """A message is under way, and so much of it has come; return whether it has a deadline."""
+        """A message is under way, and so much of it is here; return whether it has a deadline.
+
+        Of that counts what has come: it may be inflated.
+        """
         self.in_message = True
+        self._come = min(size, self._come)
         if self._message_timeout is None:
             return False
         self._slow_at = now + self._message_timeout
-        self._come = size
         return True
 
     def came(self, size: int) -> None:
-        """So many bytes have come."""
+        """So many bytes have come; negative: so many of them are none of a message's."""
         self._come += size
 
     def end_message(self) -> None:

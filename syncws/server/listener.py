@@ -366,7 +366,7 @@ class Listener:
             if not ended:
                 loop.call_soon(self._reception.abort_all)
                 self._tally.wait(Deadline(_ABORT), True)
-            loop.call_soon(self._reception.end)
+            self._reception.end()
 
     def serve_forever(self, stop_timeout: float = 10.0) -> None:
         """Listen until Ctrl-C, SIGTERM, or a `stop` from another thread; then stop.
@@ -416,6 +416,7 @@ class Listener:
         """In the child: whoever held a lock, or stopped this, is not here."""
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._reloading = threading.RLock()
         self._router.renew()
         self._reception.forget()
         if self._phase is _Phase.STOPPING:

@@ -1,7 +1,7 @@
 """Receives clients: what a listener does in the I/O thread.
 
-Threads: `start`, `forget` and the making of it belong to whoever starts and
-stops the listener; everything else runs in the I/O thread.
+Threads: `start`, `end`, `forget` and the making of it belong to whoever starts
+and stops the listener; everything else runs in the I/O thread.
 """
 
 from __future__ import annotations
@@ -203,6 +203,11 @@ class Reception:
         for acceptor in self._acceptors:
             loop.call_soon(acceptor.listen, owner=acceptor)
 
+    def end(self) -> None:
+        """Nothing is left to look after: of this start, for the next may come at once."""
+        if self._loop is not None and self._budget is not None:
+            self._loop.call_soon(self._budget.end)
+
     def forget(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._acceptors = []
@@ -240,11 +245,6 @@ class Reception:
             self._site.abort()
         for connection in list(self._connections):
             connection.abort()
-
-    def end(self) -> None:
-        """Nothing is left to look after."""
-        if self._budget is not None:
-            self._budget.end()
 
     def _accepted(self, sock: socket.socket) -> None:
         assert self._loop is not None

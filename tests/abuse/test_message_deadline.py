@@ -50,6 +50,9 @@ _TRICKLES: dict[str, Callable[[Victim], Iterator[bytes]]] = {
     "a fragment, and pongs": lambda v: _then(
         v.frame(TEXT, b"x", fin=False), itertools.repeat(v.frame(PONG, b"x"))
     ),
+    "a fragment, and more than a KiB a second of pongs": lambda v: _then(
+        v.frame(TEXT, b"x", fin=False), itertools.repeat(v.frame(PONG, b"x" * 125) * 4)
+    ),
     "fragments a byte at a time": lambda v: _by_bytes(
         v.frame(TEXT, b"", fin=False) + v.frame(CONT, b"x" * 100, fin=False) * 1000
     ),
@@ -62,6 +65,9 @@ _COMPRESSED: dict[str, Callable[[Victim], Iterator[bytes]]] = {
         v.frame(BINARY, deflated(bytes(range(256)) * 4), rsv=4)
     ),
     "empty fragments": lambda v: _fragments(v, BINARY, b"", rsv=4),
+    "a fragment that inflates to much, and silence": lambda v: _then(
+        v.frame(BINARY, deflated(bytes(100_000)), fin=False, rsv=4), itertools.repeat(b"")
+    ),
 }
 
 

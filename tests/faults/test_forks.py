@@ -200,6 +200,25 @@ with pair(False) as (listener, client):
     run(script, lines=["0", "closed", "child 0", "parent True 1"])
 
 
+def test_a_fork_while_certificates_are_read_anew() -> None:
+    script = """
+with pair(True) as (listener, client):
+    held, done = threading.Event(), threading.Event()
+    def hold():
+        with listener._reloading:
+            held.set()
+            done.wait()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    pid = forked(lambda: listener.reload_tls(listener._ssl))
+    done.set()
+    holder.join()
+    print("child", status(pid))
+"""
+    run(script, lines=["child 0"])
+
+
 def test_a_fork_while_a_listener_is_being_stopped() -> None:
     script = """
 class Slow(syncws.Service):

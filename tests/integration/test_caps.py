@@ -14,6 +14,7 @@ import pytest
 
 import syncws
 from syncws.server import reception as module
+from syncws.server.reception import Tally
 from tests.support import (
     BINARY,
     CONT,
@@ -23,6 +24,7 @@ from tests.support import (
     RawPeer,
     Recorder,
     ServerRecorder,
+    frame,
     listening,
     wait_until,
 )
@@ -201,11 +203,11 @@ class Gated(Recorder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inside = threading.Event()
+        self.begun = threading.Event()
         self.may = threading.Event()
 
     def on_binary(self, caller: Any, data: bytes) -> None:
-        self.inside.set()
+        self.begun.set()
         assert self.may.wait(HANG)
         self.record("on_binary", caller, data)
 
@@ -361,6 +363,51 @@ def test_over_the_limit_nobody_is_let_in() -> None:
         gate.open()
 
 
+def test_what_waits_for_a_callback_that_runs_counts() -> None:
+    """Such a connection does not stand in the run queue."""
+    service = Gated()
+    service.config = syncws.ServiceConfig(
+        ping_interval=None, compression=False, receive_queue_size=10
+    )
+    with (
+        listening(service, max_buffered_bytes=3000) as listener,
+        RawPeer.connect(listener) as peer,
+    ):
+        budget = listener._reception._budget
+        assert budget is not None
+        peer.send(BINARY, b"x")
+        assert service.begun.wait(HANG)
+        wait_until(lambda: not budget._due)
+        peer.send_bytes(frame(BINARY, b"x") * 10)
+        wait_until(lambda: budget.tight)
+        service.may.set()
+        wait_until(lambda: not budget.tight)
+
+
+def test_what_clients_leave_behind_counts_until_it_is_dealt_with() -> None:
+    """Who comes, sends, and goes again does not get around the limit."""
+    service = Gated()
+    engine = syncws.Engine(workers=1, max_workers=1)
+    with (
+        listening(service, engine=engine, max_buffered_bytes=200_000) as listener,
+        RawPeer.connect(listener) as blocker,
+    ):
+        blocker.send(BINARY, b"x")
+        assert service.begun.wait(HANG)
+        budget = listener._reception._budget
+        assert budget is not None
+        with RawPeer.connect(listener) as gone:
+            gone.send(BINARY, bytes(90_000))
+        wait_until(lambda: len(listener._reception._connections) == 1)
+        with RawPeer.connect(listener) as peer:
+            peer.send(BINARY, bytes(120_000))
+            wait_until(lambda: budget.full)
+            refused(listener).abort()
+        service.may.set()
+        wait_until(lambda: not budget.full and not budget.tight)
+        RawPeer.connect(listener).abort()
+
+
 def test_without_a_limit_nothing_is_added_up() -> None:
     service = Endings()
     with listening(service, max_buffered_bytes=None) as listener:
@@ -382,6 +429,30 @@ def test_a_listener_leaves_no_budget_behind() -> None:
         wait_until(lambda: len(loop.budgets) == before)
 
 
+def test_a_start_right_after_a_stop_has_its_own_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the I/O thread comes to the end of the last one only then."""
+    with listening(Recorder()) as keeper, listening(Recorder()) as listener, Gate() as gate:
+        loop = keeper._loop
+        assert loop is not None
+        wait = Tally.wait
+
+        def wait_and_hold_up(*args: Any) -> bool:
+            try:
+                return wait(*args)
+            finally:
+                loop.call_soon(gate.block)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Tally, "wait", wait_and_hold_up)
+            listener.stop()
+        listener.start()
+        gate.open()
+        RawPeer.connect(listener).abort()
+        budget = listener._reception._budget
+        assert budget in loop.budgets
+        assert len(loop.budgets) == 2
+
+
 def test_text_that_waits_counts() -> None:
     service = Gated()
     engine = syncws.Engine(workers=1, max_workers=1)
@@ -391,7 +462,7 @@ def test_text_that_waits_counts() -> None:
         RawPeer.connect(listener) as peer,
     ):
         blocker.send(BINARY, b"x")
-        assert service.inside.wait(HANG)
+        assert service.begun.wait(HANG)
         peer.send(TEXT, b"x" * 60_000)
         wait_until(lambda: is_tight(listener))
         service.may.set()
