@@ -770,10 +770,14 @@ class Connection:
 
     def _send_close(self, close: Close, state: State) -> None:
         """Send our one close frame. Requires the lock."""
-        if self.outbound.send_close(close):
-            self.outbound.flush_soon()
-        self._move(state)
-        self.outbound.notify()
+        try:
+            self._move(state)
+            if self.outbound.send_close(close):
+                self.outbound.flush_soon()
+            self.outbound.notify()
+        except BaseException:
+            self.outbound.cut_short()  # the frame may be out, and is not sent twice
+            raise
 
     def wait_closed(self, timeout: float | None) -> bool:
         """Wait until the socket is gone; return whether it is.

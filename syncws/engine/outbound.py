@@ -195,7 +195,7 @@ class Outbound:
                         if not self._run_queue:
                             self._loop.wake_if_dirty()
                 except BaseException:
-                    self._break()
+                    self.cut_short()
                     raise
         if not ready:
             self._send_other(opcode, payload, final)
@@ -230,7 +230,7 @@ class Outbound:
                     raise
                 except BaseException:
                     with self.lock:
-                        self._break()
+                        self.cut_short()
                     raise
             break
         if self.failed:
@@ -356,7 +356,7 @@ class Outbound:
         self._flushing = True
         return True
 
-    def _break(self) -> None:
+    def cut_short(self) -> None:
         """A signal handler has raised amid a send. Requires `lock`.
 
         It may have done so right after bytes were written, before that was

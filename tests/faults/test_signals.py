@@ -533,3 +533,20 @@ def test_a_handler_that_raises_at_any_moment_sends_nothing_twice(what: str) -> N
         assert process.line() == "in order True"
         assert process.line() == "struck True"
         assert process.end() == (0, "")
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["written", "not written"])
+def test_a_close_that_is_cut_short_in_the_write_is_not_sent_twice(
+    written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_pair(compression=False, ping_interval=None) as (client, peer):
+        outbound = client._connection.outbound
+        transport = outbound._transport
+        monkeypatch.setattr(outbound, "_transport", _Cut(transport, written))
+        with pytest.raises(Interrupt):
+            client.close(4000)
+        monkeypatch.setattr(outbound, "_transport", transport)
+        client.close(4001)
+        if written:
+            peer.expect_close(4000)
+        peer.expect_end()
