@@ -215,7 +215,7 @@ def test_what_happens_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         bench.look()
         bench.look()
     assert caplog.messages == [
-        "the connections hold 1500 bytes, half of max_buffered_bytes, 1000: "
+        "the connections hold 1500 bytes, over half of max_buffered_bytes, 1000: "
         "each may hold little from now on",
         "over max_buffered_bytes, 1000: ended the 1 that held the most",
         "the connections hold 0 bytes of max_buffered_bytes, 1000, again",

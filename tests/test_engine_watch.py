@@ -271,9 +271,19 @@ def test_what_is_here_counts_as_far_as_it_has_come() -> None:
 def test_what_is_none_of_the_message_takes_nothing_from_it() -> None:
     watched = watch(message_timeout=30.0)
     watched.begin_message(110.0, 0)
-    watched.came(-2048)
+    watched.came_beside(2048)
     assert check(watched, 139.9) == []
     assert check(watched, 140.0) == [Due.SLOW]
+
+
+def test_what_a_message_inflates_to_gives_it_no_time() -> None:
+    """Nor does what came before it, however much that was."""
+    watched = watch(message_timeout=30.0)
+    watched.came(1_000_000)
+    watched.came(1024)
+    watched.begin_message(110.0, 100_000)
+    assert check(watched, 140.0) == []
+    assert check(watched, 141.0) == [Due.SLOW]
 
 
 def test_the_next_message_begins_anew() -> None:

@@ -5,7 +5,13 @@ thread adds up what the connections hold that have something to wait for: a
 worker, a reader at the other end, or the rest of a message. So the bound is
 one of some twentieths of a second, not of every byte.
 
-Threads: everything here runs in the I/O thread.
+Who waits for a reader or for the rest of a message, and who reads no more for
+its queue is full, says so (`note`); who waits for a worker is found in the run
+queue. What stands in a queue that is not full while its own callback runs is in
+neither: that is a queue for each worker at the most.
+
+Threads: a Budget is made by whoever starts a listener; everything else runs in
+the I/O thread.
 """
 
 from __future__ import annotations
@@ -140,15 +146,17 @@ class Budget:
         if not self.tight and total > limit // 2:
             self.tight = True
             self._report(
-                "the connections hold %d bytes, half of max_buffered_bytes, %d: "
+                "the connections hold %d bytes, over half of max_buffered_bytes, %d: "
                 "each may hold little from now on",
                 total,
+                limit,
             )
             for member in list(self._members):
                 member.tighten()
         elif self.tight and total <= limit // 4:
             self.tight = self.full = False
-            self._report("the connections hold %d bytes of max_buffered_bytes, %d, again", total)
+            text = "the connections hold %d bytes of max_buffered_bytes, %d, again"
+            self._report(text, total, limit)
             for member in list(self._members):
                 member.relax()
         was_full, self.full = self.full, total > limit
@@ -163,12 +171,9 @@ class Budget:
             ended += 1
         if was_full and not ended:
             return  # that was said, and workers have the rest
-        self._report(
-            "over max_buffered_bytes, %d: ended the %d that held the most", ended, last=True
-        )
+        self._report("over max_buffered_bytes, %d: ended the %d that held the most", limit, ended)
 
-    def _report(self, message: str, number: int, last: bool = False) -> None:
-        args = (self._limit, number) if last else (number, self._limit)
+    def _report(self, message: str, *args: int) -> None:
         self._loop.journal.write(_log, logging.WARNING, message, *args)
 
     def on_loop_error(self, error: BaseException) -> None:

@@ -374,7 +374,8 @@ class Connection:
         else:
             # Control frames between its fragments do not get it on.
             header = 2 if self._client else 6
-            watch.came(-sum(header + len(one.data) for one in events if one.opcode in (PING, PONG)))
+            beside = [header + len(one.data) for one in events if one.opcode in (PING, PONG)]
+            watch.came_beside(sum(beside))
 
     def _pinged(self, event: Event) -> bool:
         """RFC 6455 section 5.5.2."""

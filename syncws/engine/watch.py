@@ -58,6 +58,7 @@ class Watch:
         "_cut_at",
         "_idle_at",
         "_interval",
+        "_last",
         "_lost_at",
         "_message_timeout",
         "_paused_at",
@@ -85,7 +86,8 @@ class Watch:
         self._ping_at = None if self._interval is None else now + self._interval
         self._lost_at: float | None = None
         self._slow_at: float | None = None  # a message is under way: when it should be here
-        self._come = 0  # bytes of it
+        self._come = 0  # bytes of it since `_slow_at` was set
+        self._last = 0  # bytes that came at once the last time
         self.in_message = False
         self._answer_at: float | None = None
         self._cut_at: float | None = None
@@ -187,18 +189,24 @@ class Watch:
     def begin_message(self, now: float, size: int) -> bool:
         """A message is under way, and so much of it is here; return whether it has a deadline.
 
-        Of that counts what has come: it may be inflated.
+        Of that counts no more than has come: it may be inflated. It came at
+        once, or it would be under way already.
         """
         self.in_message = True
-        self._come = min(size, self._come)
+        self._come = min(size, self._last)
         if self._message_timeout is None:
             return False
         self._slow_at = now + self._message_timeout
         return True
 
     def came(self, size: int) -> None:
-        """So many bytes have come; negative: so many of them are none of a message's."""
+        """So many bytes have come at once."""
+        self._last = size
         self._come += size
+
+    def came_beside(self, size: int) -> None:
+        """So many of them are none of the message's."""
+        self._come -= size
 
     def end_message(self) -> None:
         """No message is under way."""

@@ -48,20 +48,28 @@ class Door:
         self._by_address: dict[str, int] = {}
         self._warned_at: float | None = None
 
-    def enter(self, transport: Transport, address: Address) -> Refusal | None:
-        """Count one socket more, or return why it has to leave."""
-        host = _host(address) if self._most_per_address is not None else None
+    def refusal(self, address: Address) -> Refusal | None:
+        """Return why one more socket from there would have to leave, if so."""
         if self._most is not None and len(self._inside) >= self._most:
             return self._refuse("max_connections", self._most, "The server has no room")
+        host = self._host(address)
         if host is not None and self._most_per_address is not None:
             number = self._by_address.get(host, 0)
             if number >= self._most_per_address:
                 return self._refuse(
                     "max_connections_per_address", number, f"Too many connections from {host}"
                 )
-            self._by_address[host] = number + 1
-        self._inside[transport] = host
         return None
+
+    def enter(self, transport: Transport, address: Address) -> None:
+        """Count one socket more, which is not refused."""
+        host = self._host(address)
+        self._inside[transport] = host
+        if host is not None:
+            self._by_address[host] = self._by_address.get(host, 0) + 1
+
+    def _host(self, address: Address) -> str | None:
+        return None if self._most_per_address is None else _host(address)
 
     def _refuse(self, option: str, number: int, text: str) -> Refusal:
         now = self._clock()

@@ -166,7 +166,7 @@ class Reception:
                 on_done=tally.done,
             )
 
-        # Owned by the I/O thread, apart from the first five, which `start` sets.
+        # Owned by the I/O thread; before that `start` sets what it is to begin with.
         self._loop: IOLoop | None = None
         self._deciding: Lane | None = None
         self._door: Door | None = None
@@ -249,6 +249,11 @@ class Reception:
     def _accepted(self, sock: socket.socket) -> None:
         assert self._loop is not None
         try:
+            address = address_of(sock.getpeername()) if self._door is not None else ""
+            refusal = self._refusal(address)
+            if refusal is not None and len(self._refusing) >= _MOST_REFUSED:
+                sock.close()
+                return
             if sock.family != getattr(socket, "AF_UNIX", None):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             tls = self.tls
@@ -257,24 +262,22 @@ class Reception:
                 transport = make_transport(sock)
             else:
                 transport = TLSTransport(sock, tls, server_side=True)
-            address = address_of(sock.getpeername()) if self._door is not None else ""
         except (OSError, ValueError):
             sock.close()  # the client went away meanwhile
             return
-        refusal = self._admission(transport, address)
         if refusal is None:
+            if self._door is not None:
+                self._door.enter(transport, address)
             self._open_socket(transport, self._options.handshake_timeout)
-        elif len(self._refusing) < _MOST_REFUSED:
+        else:
             opening = self._open_socket(transport, _REFUSE, decide=lambda *_: refusal)
             self._refusing.add(opening)
-        else:
-            transport.close()
 
-    def _admission(self, transport: Transport, address: Address) -> Refusal | None:
+    def _refusal(self, address: Address) -> Refusal | None:
         """Return why a client has to stay outside, if that is so."""
         if self._budget is not None and self._budget.full:
             return _OVERLOADED
-        return self._door.enter(transport, address) if self._door is not None else None
+        return self._door.refusal(address) if self._door is not None else None
 
     def _open_socket(
         self,

@@ -488,24 +488,25 @@ sizes = [0, 10, 1000, 20000]
 while number < count:
     text = f"{number} " + "x" * sizes[number % 4]
     try:
-        if what == "receive":
-            arm()
-            got = client.receive(timeout=20)
+        try:
+            if what == "receive":
+                arm()
+                got = client.receive(timeout=20)
+                armed = False
+                arrived.append(int(got))
+                number += 1
+            else:
+                arm()
+                client.send_text(text)
+                armed = False
+                sent.append(number)
+                number += 1
+        except syncws.ConnectionClosed:
             armed = False
-            arrived.append(int(got))
-            number += 1
-        else:
-            arm()
-            client.send_text(text)
-            armed = False
-            sent.append(number)
-            number += 1
-    except Interrupt:
+            client.close()
+            client = connect()
+    except Interrupt:  # also in what deals with the other
         number += what != "receive"
-    except syncws.ConnectionClosed:
-        armed = False
-        client.close()
-        client = connect()
 armed = False
 client.close()
 listener.stop()
