@@ -471,6 +471,22 @@ def test_an_attentive_sender_hears_of_every_flush(make: MakeBench) -> None:
     assert bench.sender.log == [("flushed", True)] * 2
 
 
+@pytest.mark.parametrize("final", [True, False])
+def test_after_a_fragment_that_fails_it_is_the_end_that_is_told(
+    make: MakeBench, final: bool
+) -> None:
+    """And not that a message of another type is under way, which is no more."""
+    bench = make()
+    bench.transport.send_error = BrokenPipeError("gone")
+    with pytest.raises(ConnectionClosed) as caught:
+        bench.outbound.send(TEXT, b"one", False)
+    assert caught.value.maybe_sent
+    with pytest.raises(ConnectionClosed) as caught:
+        bench.outbound.send(BINARY, b"two", final)
+    assert caught.value.__cause__ is bench.transport.send_error
+    assert not caught.value.maybe_sent
+
+
 @pytest.mark.parametrize("messages", [1, 2], ids=["one", "several"])
 @pytest.mark.parametrize("room", [0, 1, 4])
 def test_a_flush_that_leaves_something_is_told_of(

@@ -212,7 +212,8 @@ class Outbound:
         out = self._out
         deadline: Deadline | None = None
         while True:
-            if not self.open:
+            # The I/O thread may not know yet that writing has failed.
+            if self.failed or not self.open:
                 raise self.end.closed_error()
             if out.size > self._high:
                 deadline = self._wait_for_room(deadline)

@@ -77,7 +77,7 @@ class Control(logging.Handler):
         """Report that something is wrong."""
         self._problems[text.partition(":")[0]] += 1
         if self._problems.total() <= _SHOWN:
-            self.tell("problem", text=text[:2000])
+            self.tell("problem", text=shortened(text))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by logging."""
@@ -130,6 +130,13 @@ class State:
             if not found or time.monotonic() > deadline:
                 return now.report(), found
             time.sleep(0.1)
+
+
+def shortened(text: str, most: int = 3000) -> str:
+    """Return a text without its middle, if it is long: a traceback says the most at its end."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 5]}\n  [...]\n{text[-4 * most // 5 :]}"
 
 
 def wait_until(condition: Any, timeout: float) -> bool:
