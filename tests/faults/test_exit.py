@@ -149,6 +149,9 @@ def test_the_interpreter_ends(state: str, way: str) -> None:
 def test_a_thread_that_is_no_daemon_is_waited_for() -> None:
     """What it does with a client goes on working until it returns."""
     script = """
+with syncws.Client(url) as client:  # from 3.12 on no thread can be started at the end
+    client.send_text("here")
+    print(client.receive(timeout=20))
 def last():
     threading.main_thread().join()
     with syncws.Client(url) as client:
@@ -157,5 +160,6 @@ def last():
 start(last, daemon=False)
 """
     with interpreter(_BEGIN + script) as process:
+        assert process.line() == "here"
         assert process.line() == "still there"
         assert process.end() == (0, "")
