@@ -6,7 +6,6 @@ import queue
 import socket
 import ssl
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,6 +23,7 @@ from tests.support import (
     RawPeer,
     Recorder,
     ServerRecorder,
+    Task,
     frame,
     listening,
     wait_until,
@@ -233,7 +233,7 @@ def test_messages_that_wait_pause_their_senders_and_none_is_lost() -> None:
             for index in range(messages):
                 peers[number].send(BINARY, bytes([number, index]) + bytes(size))
 
-        senders = [stack.enter_context(_joined(send, number)) for number in range(clients)]
+        senders = [Task(send, number) for number in range(clients)]
         wait_until(lambda: is_tight(listener))
         # Whoever is through has its messages here or in the system's buffers.
         held = [sum(one.held()) for one in listener._reception._connections]
@@ -246,22 +246,8 @@ def test_messages_that_wait_pause_their_senders_and_none_is_lost() -> None:
             seen[call.args[0][0]].append(call.args[0][1])
         assert all(indices == list(range(messages)) for indices in seen.values())
         for sender in senders:
-            sender.join(HANG)
+            sender.result()
         wait_until(lambda: not is_tight(listener))
-
-
-class _joined:
-    """A thread that is waited for."""
-
-    def __init__(self, call: Callable[..., None], *args: Any) -> None:
-        self._thread = threading.Thread(target=call, args=args, daemon=True)
-
-    def __enter__(self) -> threading.Thread:
-        self._thread.start()
-        return self._thread
-
-    def __exit__(self, *exc: object) -> None:
-        self._thread.join(HANG)
 
 
 class Endings(ServerRecorder):
