@@ -34,17 +34,29 @@ SPEEDUPS = Extension(
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],
 )
 
+REDIS = ["redis>=5"]
+PROXY = ["python-socks>=2.4"]
+CLI = ["click>=8"]
+FLASK = ["flask>=2.3"]
+DJANGO = ["django>=4.2"]
 TEST = [
+    *REDIS,
+    *PROXY,
+    *CLI,
+    *FLASK,
+    *DJANGO,
     "aiohttp",
-    "django",
-    "flask",
+    "gevent",
+    "gunicorn",
     "hypothesis",
     "pytest",
     "pytest-timeout",
     "pytest-xdist",
+    "pyuwsgi",
     "requests",
     "selenium",
     "trustme",
+    "waitress",
     "websocket-client",
     "websockets",
 ]
@@ -86,6 +98,11 @@ setup(
     python_requires=">=3.10",
     install_requires=["wsproto>=1.3"],
     extras_require={
+        "cli": CLI,
+        "django": DJANGO,
+        "flask": FLASK,
+        "proxy": PROXY,
+        "redis": REDIS,
         "examples": EXAMPLES,
         "test": TEST,
         "cov": COV,

@@ -15,7 +15,19 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = {"examples", "test", "cov", "bench", "fuzz", "dev"}
+EXTRAS = {
+    "cli",
+    "django",
+    "flask",
+    "proxy",
+    "redis",
+    "examples",
+    "test",
+    "cov",
+    "bench",
+    "fuzz",
+    "dev",
+}
 
 
 def read(name: str) -> str:

@@ -1,0 +1,65 @@
+"""Running other programs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from .programs import find_program, free_port, is_listening, python_path, running
+from .support import wait_until
+
+SERVER = """
+import socket, sys
+sock = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("listening")
+while True:
+    sock.accept()[0].close()
+"""
+
+
+def test_a_program_runs_until_the_block_ends(tmp_path: Path) -> None:
+    port = free_port()
+    with running(
+        [sys.executable, "-c", SERVER, str(port)],
+        log=tmp_path / "log",
+        ready=lambda: is_listening(port),
+        env=python_path(),
+    ) as program:
+        assert program.output == "listening\n"
+    assert program.process.returncode == -signal.SIGKILL
+    assert not is_listening(port)
+
+
+def test_one_that_does_not_come_up_says_why(tmp_path: Path) -> None:
+    with (
+        pytest.raises(pytest.fail.Exception, match=r"ended with 3:\noh no"),
+        running(
+            [sys.executable, "-c", "print('oh no'); raise SystemExit(3)"],
+            log=tmp_path / "log",
+            ready=lambda: False,
+        ),
+    ):
+        pass
+
+
+def test_its_children_end_with_it(tmp_path: Path) -> None:
+    script = "import os, time; print(os.fork(), flush=True); time.sleep(600)"
+    with running([sys.executable, "-c", script], log=tmp_path / "log") as program:
+        program.wait_for(lambda: program.output.count("\n") == 2)
+        child = max(map(int, program.output.split()))
+    wait_until(lambda: _is_gone(child))
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_what_is_not_there_skips() -> None:
+    with pytest.raises(pytest.skip.Exception, match="no-such-program is not installed"):
+        find_program("no-such-program")
