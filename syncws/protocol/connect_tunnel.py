@@ -23,6 +23,9 @@ PROXY_RESERVED = frozenset(
     ("connection", "content-length", "host", "proxy-connection", "transfer-encoding", "upgrade")
 )
 
+# What a record of TLS begins with that says what is wrong. RFC 8446 section 5.1.
+_TLS_ALERT = b"\x15"
+
 # Characters of what a proxy says that get into an error.
 _QUOTED = 60
 
@@ -97,7 +100,7 @@ class ConnectTunnel:
             ProxyError: The proxy refused, closed early, or speaks no HTTP.
         """
         if not data:
-            raise self._error("closed the connection before it answered CONNECT")
+            raise self._error("closed the connection before it answered CONNECT" + self._hint())
         self._first = (self._first + data[:_QUOTED])[:_QUOTED]
         if not b"HTTP/".startswith(self._first[:5]):
             raise self._not_http()
@@ -122,7 +125,7 @@ class ConnectTunnel:
         status = response.status_code
         if 200 <= status < 300:
             return
-        if status == 407:
+        if status in (401, 407):  # some have the servers' for a wrong password
             raise self._authentication_error(response)
         reason = printable(response.reason.decode("latin-1")[:_QUOTED]).strip()
         text = f"answered CONNECT with {status}" + (f" {reason}" if reason else "")
@@ -143,7 +146,7 @@ class ConnectTunnel:
             known = ", ".join(challenge.split(" ")[0] for challenge in challenges)
             text += f", but not in Basic authentication: it knows {known[:_QUOTED]!r}"
         return ProxyAuthenticationError(
-            f"the proxy {self._proxy} {text}", str(self._proxy), 407, realm
+            f"the proxy {self._proxy} {text}", str(self._proxy), response.status_code, realm
         )
 
     def _error(self, text: str, status: int | None = None) -> ProxyError:
@@ -153,4 +156,8 @@ class ConnectTunnel:
         return self._error(f"answered CONNECT with a head of over {self._max_size} bytes")
 
     def _not_http(self) -> ProxyError:
-        return self._error(f"answered CONNECT with what is not valid HTTP: {self._first!r}")
+        hint = self._hint() if self._first[:1] == _TLS_ALERT else ""
+        return self._error(f"answered CONNECT with what is not valid HTTP: {self._first!r}{hint}")
+
+    def _hint(self) -> str:
+        return "; if it speaks TLS, write https://" if self._proxy.scheme == "http" else ""
