@@ -203,7 +203,7 @@ def test_the_certificate_of_a_proxy_is_verified() -> None:
         with pytest.raises(syncws.TLSError, match=f"the proxy {proxy.open_url} failed"):
             syncws.Client(url, proxy=proxy.url, **options)
         elsewhere = proxy.url.replace("localhost", "127.0.0.1")
-        with pytest.raises(syncws.TLSError, match="not valid for '127.0.0.1'"):
+        with pytest.raises(syncws.TLSError, match=r"not valid for '127\.0\.0\.1'"):
             syncws.Client(url, proxy=elsewhere, proxy_ssl=client_tls(), **options)
         with pytest.raises(syncws.ProxyError, match="write https://"):
             syncws.Client(url, proxy=proxy.url.replace("https", "http"), **options)
