@@ -1,8 +1,9 @@
-"""Real proxies for the tests of clients that go through them: squid, tinyproxy and Dante."""
+"""Proxies for the tests of clients that go through them: squid, tinyproxy, Dante, and by hand."""
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +12,21 @@ from typing import NamedTuple
 import pytest
 
 from .programs import Program, find_program, free_port, is_listening, running
-from .support import authority
+from .support import RawPeer, authority
 
 __all__ = [
     "PASSWORD",
     "REALM",
     "SECRET_NAME",
+    "TUNNEL",
     "USER",
     "RunningProxy",
     "dante",
     "no_proxies",
+    "serve_socks4",
+    "serve_socks5",
     "squid",
+    "taken",
     "tinyproxy",
 ]
 
@@ -30,6 +35,9 @@ REALM = "the squid's realm"
 
 #: A name of this machine that only a squid knows.
 SECRET_NAME = "app.example"
+
+#: What an HTTP proxy answers.
+TUNNEL = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 _SETTINGS = ("all", "http", "https", "no", "socks", "ws", "wss")
 
@@ -201,3 +209,68 @@ def dante(scheme: str = "socks5h") -> Iterator[RunningProxy]:
         argv = [program, "-f", str(config)]
         with _running(argv, directory, scheme, port, forbidden) as proxy:
             yield proxy
+
+
+# -- By hand -----------------------------------------------------------------
+
+
+def taken(peer: RawPeer, size: int) -> bytes:
+    """Return so many bytes of what the client sends."""
+    data = b""
+    while len(data) < size:
+        more = peer.sock.recv(size - len(data))
+        if not more:
+            raise EOFError(f"the connection ended after {data!r}")
+        data += more
+    return data
+
+
+def serve_socks5(
+    peer: RawPeer,
+    *,
+    user: str | None = None,
+    password: str = "",
+    granted: bool = True,
+    reply: bytes = b"\x05\0\0\x01\x7f\0\0\x01\0\x01",
+) -> tuple[str, int]:
+    """Do what a SOCKS 5 proxy does; return where it is asked to connect. RFC 1928, RFC 1929."""
+    version, count = taken(peer, 2)
+    methods = taken(peer, count)
+    assert version == 5
+    peer.send_bytes(b"\x05\0" if user is None else b"\x05\x02")
+    if user is not None:
+        assert 2 in methods
+        assert taken(peer, 1) == b"\x01"
+        assert taken(peer, taken(peer, 1)[0]).decode() == user
+        assert taken(peer, taken(peer, 1)[0]).decode() == password
+        peer.send_bytes(b"\x01\0" if granted else b"\x01\x01")
+        if not granted:
+            return "", 0
+    assert taken(peer, 3) == b"\x05\x01\0"
+    kind = taken(peer, 1)[0]
+    if kind == 3:
+        host = taken(peer, taken(peer, 1)[0]).decode()
+    else:
+        host = str(ipaddress.ip_address(taken(peer, 4 if kind == 1 else 16)))
+    port = int.from_bytes(taken(peer, 2), "big")
+    peer.send_bytes(reply)
+    return host, port
+
+
+def serve_socks4(peer: RawPeer, *, code: int = 90) -> tuple[str, int, str]:
+    """The same for SOCKS 4 and 4a; return also the user."""
+    assert taken(peer, 2) == b"\x04\x01"
+    port = int.from_bytes(taken(peer, 2), "big")
+    address = ipaddress.IPv4Address(taken(peer, 4))
+    user, host = _to_nul(peer), str(address)
+    if int(address) < 256:  # 0.0.0.x: the name follows
+        host = _to_nul(peer)
+    peer.send_bytes(bytes([0, code, 0, 0, 0, 0, 0, 0]))
+    return host, port, user
+
+
+def _to_nul(peer: RawPeer) -> str:
+    data = b""
+    while (byte := taken(peer, 1)) != b"\0":
+        data += byte
+    return data.decode()
