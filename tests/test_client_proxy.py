@@ -644,38 +644,67 @@ _REACHED: dict[str, Callable[[RawPeer], object]] = {
 every_scheme = pytest.mark.parametrize("scheme", _REACHED)
 
 
+class Patience:
+    """How long each wait of a client's may take; there is no other deadline then."""
+
+    seconds: float = HANG
+
+    def remaining(self) -> float:
+        """As `Deadline` has it."""
+        return self.seconds
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
+    made = Patience()
+    monkeypatch.setattr(connect_module, "Deadline", lambda timeout: made)
+    return made
+
+
 @every_scheme
-def test_a_proxy_that_is_silent(scheme: str, server: RawServer) -> None:
-    task = opening(server, scheme=scheme, handshake_timeout=0.1)
+def test_a_proxy_that_is_silent(scheme: str, server: RawServer, patience: Patience) -> None:
+    patience.seconds = 0.05
+    task = opening(server, scheme=scheme, handshake_timeout=5)
     with server.accept() as peer:
         _REACHED[scheme](peer)
         error = task.error()
         assert isinstance(error, syncws.ConnectTimeout)
         step = "the TLS handshake with" if scheme == "https" else "asking"
         assert str(error).startswith(f"{step} the proxy {scheme}://127.0.0.1:{server.port} ")
-        assert str(error).endswith("took longer than handshake_timeout, 0.1 s")
+        assert str(error).endswith("took longer than handshake_timeout, 5 s")
 
 
-def test_a_proxy_that_is_silent_after_tls(server: RawServer) -> None:
-    task = opening(server, scheme="https", handshake_timeout=0.5, proxy_ssl=client_tls())
+def test_a_proxy_that_is_silent_after_tls(server: RawServer, patience: Patience) -> None:
+    task = opening(server, scheme="https", proxy_ssl=client_tls())
     with server.accept() as peer:
         peer.sock = server_tls().wrap_socket(peer.sock, server_side=True)
+        patience.seconds = 0.05
+        peer.send_bytes(b"H")
         error = task.error()
     assert isinstance(error, syncws.ConnectTimeout)
     assert str(error).startswith("asking the proxy https://")
 
 
 @pytest.mark.parametrize("url", [WS, WSS])
-def test_a_server_that_is_silent_behind_a_proxy(url: str, server: RawServer) -> None:
-    task = opening(server, url, handshake_timeout=0.3)
+def test_a_server_that_is_silent_behind_a_proxy(
+    url: str, server: RawServer, patience: Patience
+) -> None:
+    task = opening(server, url)
     with server.accept() as peer:
         peer.read_head()
+        patience.seconds = 0.05
         peer.send_bytes(TUNNEL)
         error = task.error()
     assert isinstance(error, syncws.ConnectTimeout)
     step = "the opening" if url == WS else "the TLS"
     assert str(error).startswith(f"{step} handshake with app.example port ")
     assert f" through the proxy http://127.0.0.1:{server.port} took longer" in str(error)
+
+
+def test_the_deadline_holds_for_the_proxy(server: RawServer) -> None:
+    task = opening(server, handshake_timeout=0.1)
+    with server.accept():
+        assert isinstance(task.error(), syncws.ConnectTimeout)
 
 
 def test_one_deadline_for_what_comes_a_byte_at_a_time() -> None:
