@@ -6,6 +6,8 @@
     │   ├── TLSError                  the certificate or TLS was refused
     │   ├── HandshakeError            the peer's handshake breaks the rules
     │   ├── HandshakeRejected         the server answered with another status
+    │   ├── ProxyError                the proxy cannot be reached, refuses, or breaks the rules
+    │   │   └── ProxyAuthenticationError  it asks for a user and a password, or for others
     │   └── RetriesExhausted          no address could be connected to, however often tried
     ├── ConnectionClosed              the connection has ended, or never opens again
     ├── Reconnecting                  also ConnectionError: it is being made again
@@ -44,12 +46,15 @@ __all__ = [
     "OverloadError",
     "PayloadTooBigError",
     "ProtocolError",
+    "ProxyAuthenticationError",
+    "ProxyError",
     "ReceiveTimeout",
     "Reconnecting",
     "RetriesExhausted",
     "SendTimeout",
     "TLSError",
     "WebSocketError",
+    "printable",
 ]
 
 
@@ -64,10 +69,10 @@ class Close(NamedTuple):
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"{self.code} ({_printable(self.reason)})" if self.reason else str(self.code)
+        return f"{self.code} ({printable(self.reason)})" if self.reason else str(self.code)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return what a peer has said without what a terminal would obey."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
@@ -106,7 +111,7 @@ class HandshakeRejected(ConnectError):
         text = response.body[:200].decode("utf-8", "replace").strip()
         super().__init__(
             f"the server answered with HTTP status {response.status}, not 101"
-            + (f": {_printable(text)}" if text else "")
+            + (f": {printable(text)}" if text else "")
         )
 
     @property
@@ -129,6 +134,41 @@ class HandshakeRejected(ConnectError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.response,)
+
+
+class ProxyError(ConnectError):
+    """The proxy could not be reached, refused to connect to the server, or broke the rules.
+
+    Attributes:
+        proxy: The proxy's URL, without user and password.
+        status: What it refused with: the HTTP status, or the number in the
+            answer of a SOCKS proxy. None: it was no refusal.
+    """
+
+    def __init__(self, text: str, proxy: str = "", status: int | None = None) -> None:
+        self.proxy = proxy
+        self.status = status
+        super().__init__(text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.proxy, self.status)
+
+
+class ProxyAuthenticationError(ProxyError):
+    """The proxy asks for a user and a password, or does not take those that it got.
+
+    Attributes:
+        realm: What the proxy calls that for which it asks. None: it does not say.
+    """
+
+    def __init__(
+        self, text: str, proxy: str = "", status: int | None = None, realm: str | None = None
+    ) -> None:
+        self.realm = realm
+        super().__init__(text, proxy, status)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.proxy, self.status, self.realm)
 
 
 class RetriesExhausted(ConnectError):

@@ -32,7 +32,7 @@ def make_context(
     return context
 
 
-def check_context(context: ssl.SSLContext) -> ssl.SSLContext:
+def check_context(context: ssl.SSLContext, option: str = "ssl") -> ssl.SSLContext:
     """Return a user's context, which is left as it is.
 
     Raises:
@@ -46,4 +46,4 @@ def check_context(context: ssl.SSLContext) -> ssl.SSLContext:
         remedy = "set its minimum_version = ssl.TLSVersion.TLSv1_2"
     else:
         remedy = "make it with ssl.create_default_context()"
-    raise ValueError(f"ssl is a context that allows versions before TLS 1.2: {remedy}")
+    raise ValueError(f"{option} is a context that allows versions before TLS 1.2: {remedy}")

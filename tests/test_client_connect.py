@@ -17,7 +17,13 @@ import trustme
 import syncws
 from syncws.client import connect as module
 from syncws.timing import Deadline
+from tests.proxying import no_proxies
 from tests.support import HANG, TEXT, RawPeer, RawServer, Task, client_tls, server_tls
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_proxies(monkeypatch)
 
 
 @pytest.fixture

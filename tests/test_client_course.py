@@ -55,6 +55,10 @@ FINAL = {
     "401": lambda: rejected(401),
     "403": lambda: rejected(403),
     "certificate": bad_certificate,
+    "a proxy's user": lambda: syncws.ProxyAuthenticationError("who?", "http://p", 407),
+    "a proxy's user, of SOCKS": lambda: syncws.ProxyAuthenticationError("who?", "socks5://p"),
+    "a proxy's 403": lambda: syncws.ProxyError("no", "http://p", 403),
+    "not allowed by SOCKS": lambda: syncws.ProxyError("no", "socks5://p", 2),
     "bug": lambda: RuntimeError("ours"),
     **{reason: lambda reason=reason: alert(reason) for reason in ALERTS},
 }
@@ -63,6 +67,9 @@ PASSING = {
     "timeout": lambda: syncws.ConnectTimeout("slow"),
     "handshake": lambda: syncws.HandshakeError("nonsense"),
     "tls": lost_in_tls,
+    "a proxy that is away": lambda: syncws.ProxyError("refused", "http://p"),
+    "a proxy's 503": lambda: syncws.ProxyError("no", "http://p", 503),
+    "a server that is away for SOCKS": lambda: syncws.ProxyError("no", "socks5://p", 5),
     "alert": lambda: alert("TLSV1_ALERT_INTERNAL_ERROR"),
     **{str(status): lambda status=status: rejected(status) for status in (400, 402, 404, 429, 503)},
 }

@@ -11,8 +11,9 @@ import pytest
 import trustme
 
 import syncws
+from syncws.client.certificates import tls_context
 from syncws.client.cookies import CookieStore
-from syncws.client.dialer import Dialer, tls_context
+from syncws.client.dialer import Dialer
 from syncws.config import ClientConfig, TLSConfig
 from tests.support import RawPeer, RawServer, Task, authority, client_tls, server_tls
 

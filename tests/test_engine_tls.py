@@ -75,6 +75,22 @@ def make_tls(contexts: Contexts) -> Iterator[MakePair]:
         transport.close()
 
 
+@pytest.fixture
+def make_nested(make_tls: MakePair, contexts: Contexts) -> MakePair:
+    """The same, but each end is TLS within that of `make_tls`."""
+
+    def make(handshake: bool = True) -> tuple[TLSTransport, TLSTransport]:
+        first, second = make_tls()
+        ours = TLSTransport(first, contexts[0], server_hostname="localhost")
+        theirs = TLSTransport(second, contexts[1], server_side=True)
+        while handshake and not (ours.handshake() and theirs.handshake()):
+            theirs.handshake()
+        assert not handshake or take(ours) is None
+        return ours, theirs
+
+    return make
+
+
 def test_the_tls_handshake_is_made_step_by_step(make_tls: MakePair) -> None:
     ours, theirs = make_tls(handshake=False)
     assert theirs.handshake() is False
@@ -467,3 +483,132 @@ def test_what_fails_is_raised(
     layer.unwrap = failing  # type: ignore[attr-defined]
     transport.shutdown_write()  # in silence
     assert peer.recv(10) == b""
+
+
+# -- TLS within TLS ----------------------------------------------------------
+
+
+def both_ways(ours: TLSTransport, theirs: TLSTransport, data: bytes) -> None:
+    """Send it to and fro, as much at once as there is room for."""
+    for sender, receiver in ((ours, theirs), (theirs, ours)):
+        rest, parts = memoryview(data), []
+        while rest:
+            rest = rest[sender.send(rest) :]
+            while part := take(receiver):
+                parts.append(part)
+        while part := take(receiver):
+            parts.append(part)
+        assert b"".join(parts) == data
+
+
+@pytest.mark.parametrize("size", [1, 125, 16_384, 16_385, 36_874, 1_000_000])
+def test_bytes_both_ways_within(make_nested: MakePair, size: int) -> None:
+    ours, theirs = make_nested()
+    assert ours.secure
+    both_ways(ours, theirs, random.Random(size).randbytes(size))
+
+
+def test_bytes_within_that_come_a_few_at_a_time(make_nested: MakePair) -> None:
+    """What a read of the socket gives begins and ends within records of both."""
+    ours, theirs = make_nested()
+    data = random.Random(5).randbytes(300_000)
+    rest, got = memoryview(data), b""
+    chances = random.Random(6)
+    while len(got) < len(data):
+        if rest:
+            rest = rest[ours.send(rest) :]
+        for _ in range(chances.randrange(3)):
+            got += take(theirs) or b""
+    assert got == data
+
+
+def test_the_handshake_within_takes_what_came_before(
+    make_tls: MakePair, contexts: Contexts
+) -> None:
+    """As a proxy may send it in one piece with its answer."""
+    first, second = make_tls()
+    theirs = TLSTransport(second, contexts[0], server_hostname="localhost")
+    assert not theirs.handshake()
+    hello = take(first)
+    assert hello
+    ours = TLSTransport(first, contexts[1], server_side=True, received=hello)
+    while not (ours.handshake() and theirs.handshake()):
+        theirs.handshake()
+    both_ways(ours, theirs, b"hello")
+
+
+def test_close_notify_within_is_the_end(make_nested: MakePair) -> None:
+    ours, theirs = make_nested()
+    theirs.send(b"last")
+    theirs.shutdown_write()
+    parts = []
+    while data := take(ours):
+        parts.append(data)
+    assert b"".join(parts) == b"last"
+    assert data == b""
+    with pytest.raises(BrokenPipeError):
+        theirs.send(b"more")
+
+
+def test_the_end_of_the_outer_connection_is_the_end(make_nested: MakePair) -> None:
+    """A proxy says that nothing more comes, without a word of the server's."""
+    ours, theirs = make_nested()
+    outer = theirs._outer
+    assert outer is not None
+    theirs.send(b"last")
+    outer.shutdown_write()
+    assert take(ours) == b"last"
+    # It came in one piece with the data, so that no selector would tell of it.
+    assert ours.wants_write
+    assert take(ours) == b""
+
+
+def test_close_within_closes_the_socket(make_nested: MakePair) -> None:
+    ours, theirs = make_nested()
+    ours.close()
+    ours.close()
+    assert ours.sock.fileno() == -1
+    with pytest.raises(OSError):
+        ours.send(b"x")
+    assert take(theirs) == b""
+
+
+def test_abandon_within_says_nothing(make_nested: MakePair) -> None:
+    ours, theirs = make_nested()
+    copy = ours.sock.dup()
+    with copy:
+        ours.abandon()
+        assert ours.sock.fileno() == -1
+        assert take(theirs) is None
+
+
+def test_what_finds_no_room_within_is_sent_later(make_nested: MakePair) -> None:
+    ours, theirs = make_nested()
+    data = random.Random(7).randbytes(3_000_000)
+    rest = memoryview(data)
+    while size := ours.send(rest):
+        rest = rest[size:]
+    assert rest
+    assert ours.send(rest) == 0
+    got = b""
+    while len(got) < len(data):
+        got += take(theirs) or b""
+        if rest:
+            rest = rest[ours.send(rest) :]
+    assert got == data
+
+
+def test_an_end_amid_the_handshake_within_is_not_waited_for(
+    make_tls: MakePair, contexts: Contexts
+) -> None:
+    first, second = make_tls()
+    ours = TLSTransport(first, contexts[0], server_hostname="localhost")
+    assert not ours.handshake()
+    assert take(second)
+    second.send(b"\x16\x03\x03")  # a part of an answer
+    second.shutdown_write()
+    with pytest.raises(ssl.SSLError):
+        for _ in range(3):
+            assert not ours.handshake()
+            assert ours.wants_read
+            assert ours.wants_write  # now, not when more has come

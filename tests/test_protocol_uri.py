@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from syncws.protocol.uri import WebSocketURI, parse_uri
+from syncws.protocol.uri import ProxyURI, WebSocketURI, authority_of, parse_proxy, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,104 @@ def test_no_message_has_the_password(url: str) -> None:
 
 def test_repr_has_no_password() -> None:
     assert "secret" not in repr(WebSocketURI(False, "h", 80, "/", "mallory", "secret"))
+
+
+# -- Proxies -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "expected", "shown"),
+    [
+        ("http://p.example:3128", ("http", True, "p.example", 3128), "http://p.example:3128"),
+        ("http://p.example", ("http", True, "p.example", 80), "http://p.example:80"),
+        ("HTTP://P.Example/", ("http", True, "p.example", 80), "http://p.example:80"),
+        ("https://p.example", ("https", True, "p.example", 443), "https://p.example:443"),
+        ("http://[::1]:3128", ("http", True, "::1", 3128), "http://[::1]:3128"),
+        ("http://[fe80::1%25lo]:1", ("http", True, "fe80::1%lo", 1), "http://[fe80::1]:1"),
+        ("socks4://p.example", ("socks4", False, "p.example", 1080), "socks4://p.example:1080"),
+        ("socks4a://p.example", ("socks4", True, "p.example", 1080), "socks4a://p.example:1080"),
+        ("socks5://10.0.0.1", ("socks5", False, "10.0.0.1", 1080), "socks5://10.0.0.1:1080"),
+        ("socks5h://p.example:9", ("socks5", True, "p.example", 9), "socks5h://p.example:9"),
+        ("socks://p.example:9/", ("socks5", True, "p.example", 9), "socks5h://p.example:9"),
+        ("http://bücher.example", ("http", True, "xn--bcher-kva.example", 80), None),
+    ],
+)
+def test_a_proxy(url: str, expected: tuple[str, bool, str, int], shown: str | None) -> None:
+    uri = parse_proxy(url)
+    assert uri == ProxyURI(*expected)
+    assert uri.is_socks is expected[0].startswith("socks")
+    if shown is not None:
+        assert str(uri) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "username", "password"),
+    [
+        ("http://ann:secret@p:1", "ann", "secret"),
+        ("http://ann@p:1", "ann", None),
+        ("http://ann:@p:1", "ann", ""),
+        ("http://a%40b:s%3Ae%2F%C3%BC@p:1", "a@b", "s:e/ü"),
+        ("socks5://ann:secret@p:1", "ann", "secret"),
+        ("socks5h://" + "a" * 255 + ":" + "b" * 255 + "@p:1", "a" * 255, "b" * 255),
+        ("socks4://ann@p:1", "ann", None),
+    ],
+)
+def test_a_proxys_user(url: str, username: str, password: str | None) -> None:
+    uri = parse_proxy(url)
+    assert (uri.username, uri.password) == (username, password)
+    assert "secret" not in repr(uri)
+    assert str(uri).endswith("://p:1")
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("p.example:3128", "is no URL of a proxy: write scheme://host:port with http"),
+        ("ftp://p.example:3128", "is no URL of a proxy"),
+        ("ws://p.example:3128", "is no URL of a proxy"),
+        ("", "is no URL of a proxy"),
+        ("http://", "has no host: write http://host"),
+        ("http://p.example:0", "from 1 to 65535"),
+        ("http://p.example:65536", "from 1 to 65535"),
+        ("http://p.example/path", "has more than a proxy's host and port"),
+        ("http://p.example?x", "has more than a proxy's host and port"),
+        ("http://p.example#x", "has more than a proxy's host and port"),
+        ("http://p example", "has a space or a control character"),
+        ("http://ann:se\ncret@p", "has a space or a control character"),
+        ("http://ann:se%0Acret@p", "has a control character in its user or password"),
+        ("http://an%3An:secret@p", "a colon in its user"),
+        ("http://ann:secret%FF@p", "not UTF-8"),
+        ("socks4://ann:secret@p", "has a password, which SOCKS 4 has not"),
+        ("socks5://ann@p", "SOCKS 5 has both or none"),
+        ("socks5://ann:@p", "SOCKS 5 has both or none"),
+        ("socks5h://:secret@p", "SOCKS 5 has both or none"),
+        ("socks5h://ann:secr%C3%A9t@p", "outside ASCII"),
+        ("socks5h://ann:secret" + "x" * 250 + "@p", "over 255 characters"),
+        ("socks4://" + "x" * 256 + "@p", "over 255 characters"),
+    ],
+)
+def test_no_proxy(url: str, text: str) -> None:
+    with pytest.raises(ValueError, match=text) as caught:
+        parse_proxy(url)
+    assert "secr" not in str(caught.value)
+    assert "ann" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, b"http://p", 5, True])
+def test_a_proxy_is_a_str(value: Any) -> None:
+    with pytest.raises(TypeError, match="a proxy's URL is a str"):
+        parse_proxy(value)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "text"),
+    [
+        ("h", None, "h"),
+        ("h", 80, "h:80"),
+        ("::1", 80, "[::1]:80"),
+        ("::1", None, "[::1]"),
+        ("fe80::1%eth0", 80, "[fe80::1]:80"),
+    ],
+)
+def test_an_authority(host: str, port: int | None, text: str) -> None:
+    assert authority_of(host, port) == text

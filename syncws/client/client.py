@@ -25,11 +25,13 @@ from ..protocol.codec import make_codec
 from ..service import Service
 from ..timing import check_timeout
 from .attempt import Attempt, log_attempt
+from .certificates import tls_context
 from .cookies import Cookies, CookieStore
 from .course import Course
 from .credentials import request_headers
-from .dialer import Dialer, Opened, tls_context
+from .dialer import Dialer, Opened
 from .link import Link
+from .proxy import Proxies
 
 __all__ = ["Client"]
 
@@ -61,6 +63,12 @@ class Client(Endpoint):
             `headers` is sent in place of all of them.
         ssl: A `TLSConfig` or an `ssl.SSLContext` for wss://. None verifies the
             server's certificate and name against the system's authorities.
+        proxy: The proxy to go through: True for that of the environment, such
+            as `https_proxy`, if it has one for the address; None or False for
+            none; or a URL with http, https, socks5, socks5h, socks4 or socks4a.
+            A user and a password in it are for the proxy only.
+        proxy_headers: Headers for an HTTP proxy, which never reach the server.
+        proxy_ssl: As `ssl`, for an https:// proxy; `ssl` is for the server.
         unix_path: A Unix-domain socket to connect to; the URL then gives the
             Host header and the path only.
         engine: The threads to run on; the process's own if None.
@@ -75,6 +83,9 @@ class Client(Endpoint):
         HandshakeError: The server's answer breaks the rules.
         TLSError: The certificate was refused, or TLS failed.
         ConnectTimeout: It took longer than `handshake_timeout`.
+        ProxyAuthenticationError: The proxy does not take the user and the password.
+        ProxyError: The proxy cannot be reached, or does not connect to the server.
+        ImportError: A SOCKS proxy needs `pip install 'syncws[proxy]'`.
         RetriesExhausted: As often as `retry` says.
         ConnectError: Any of these, or no address could be connected to.
 
@@ -97,6 +108,9 @@ class Client(Endpoint):
         auth: tuple[str, str] | None = None,
         cookies: Cookies | None = None,
         ssl: TLSConfig | ssl_module.SSLContext | None = None,
+        proxy: str | bool | None = True,
+        proxy_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        proxy_ssl: TLSConfig | ssl_module.SSLContext | None = None,
         unix_path: str | os.PathLike[str] | None = None,
         engine: Engine | None = None,
         ready_on_connect: bool = True,
@@ -140,6 +154,7 @@ class Client(Endpoint):
             service=service,
             cookies=cookies,
             ssl=ssl,
+            proxies=Proxies(proxy, proxy_headers, proxy_ssl, unix_path=unix_path is not None),
             unix_path=unix_path,
             engine=engine,
             ready_on_connect=ready_on_connect,
@@ -154,6 +169,7 @@ class Client(Endpoint):
         service: Service | type[Service] | None,
         cookies: Cookies | None,
         ssl: TLSConfig | ssl_module.SSLContext | None,
+        proxies: Proxies,
         unix_path: str | os.PathLike[str] | None,
         engine: Engine | None,
         ready_on_connect: bool,
@@ -176,7 +192,7 @@ class Client(Endpoint):
             )
         self._cookies = CookieStore(cookies)
         tls = tls_context(ssl)
-        dialers = [Dialer(url, config, tls, path, self._cookies) for url in urls]
+        dialers = [Dialer(url, config, tls, path, self._cookies, proxies) for url in urls]
         self._engine = engine or default_engine()
         opened = _connect(dialers, course)
         self._url = dialers[course.target if course else 0].url
@@ -235,6 +251,7 @@ class Client(Endpoint):
             )
             begin = functools.partial(line.begin, opened.agreement.rest)
         super().__init__(line, opened.agreement.subprotocol, opened.addresses, sending)
+        self._secure = opened.secure
         self._response = opened.agreement.response
         if runner is not None:
             runner.bind(self, line)
@@ -256,7 +273,7 @@ class Client(Endpoint):
         self._response = opened.agreement.response
         self._subprotocol = opened.agreement.subprotocol
         self._local_address, self._remote_address = opened.addresses
-        self._secure = opened.transport.secure
+        self._secure = opened.secure
 
     @property
     def url(self) -> str:

@@ -15,11 +15,14 @@ from typing import NamedTuple
 from ..config import ClientConfig
 from ..engine.tls import ROOM, TLSTransport
 from ..engine.transport import Transport, make_transport
-from ..errors import ConnectError, ConnectTimeout, TLSError, WebSocketError
+from ..errors import ConnectError, ConnectTimeout, ProxyError, TLSError, WebSocketError
 from ..protocol.client_handshake import Agreement, ClientHandshake
 from ..protocol.uri import WebSocketURI
 from ..timing import Deadline
 from ..tls import make_context
+from .proxy import Proxy
+from .tunnel import Way, ask_http, ask_socks, secure_proxy
+from .waiting import remaining, secure, send_all, wait_for
 
 __all__ = ["Cancel", "connect"]
 
@@ -114,6 +117,7 @@ def connect(
     ssl_context: ssl.SSLContext | None,
     unix_path: str | None,
     *,
+    proxy: Proxy | None = None,
     headers: Sequence[tuple[str, str]] = (),
     cancel: Cancel | None = None,
 ) -> tuple[Transport, Agreement]:
@@ -124,6 +128,7 @@ def connect(
         config: Timeouts, and what the handshake has.
         ssl_context: For wss; None for the system's authorities.
         unix_path: A Unix-domain socket in place of the URI's host and port.
+        proxy: The proxy to go through, if there is to be one.
         headers: Request headers beside those of `config`.
         cancel: What can end this early.
 
@@ -136,60 +141,118 @@ def connect(
         compression=config.deflate,
         headers=(*config.headers, *headers),
     )
-    deadline = Deadline(config.handshake_timeout)
     cancel = cancel or Cancel()
     cancel.check()
-    where = unix_path if unix_path is not None else f"{uri.host} port {uri.port}"
-    step = "connecting"
-    sock: socket.socket | None = None
+    attempt = _Attempt(uri, config, proxy, unix_path, cancel)
     try:
-        if unix_path is not None:
-            sock = _open_unix(unix_path, deadline, cancel)
-        else:
-            sock = _open(uri, deadline, cancel)
-        if uri.secure:
-            step = "the TLS handshake"
-            context = ssl_context or make_context(ssl.Purpose.SERVER_AUTH)
-            transport = _secure(sock, uri, context, deadline)
-        else:
-            transport = make_transport(sock)
-        step = "the opening handshake"
-        agreement = _upgrade(transport, handshake, deadline)
+        way = attempt.reach()
+        transport = attempt.secured(way, ssl_context)
+        early = b"" if uri.secure else way.received
+        return transport, attempt.upgrade(transport, handshake, early)
     except BaseException as exc:
-        if sock is not None:
-            cancel.forget(sock)
-            sock.close()
+        attempt.give_up()
         # The system's own time-outs have an errno.
         if isinstance(exc, TimeoutError) and exc.errno is None:
             raise ConnectTimeout(
-                f"{step} with {where} took longer than handshake_timeout, "
-                f"{config.handshake_timeout} s"
+                f"{attempt.step} took longer than handshake_timeout, {config.handshake_timeout} s"
             ) from exc
         if isinstance(exc, OSError) and not isinstance(exc, WebSocketError):
-            kind = TLSError if isinstance(exc, ssl.SSLError) else ConnectError
-            raise kind(f"{step} with {where} failed: {_reason(exc)}") from exc
+            raise attempt.failure(exc) from exc
         raise
-    return transport, agreement
 
 
-def _reason(exc: OSError) -> str:
+class _Attempt:
+    """One way from here to a server, step by step.
+
+    Attributes:
+        step: What is being done, for errors.
+    """
+
+    def __init__(
+        self,
+        uri: WebSocketURI,
+        config: ClientConfig,
+        proxy: Proxy | None,
+        unix_path: str | None,
+        cancel: Cancel,
+    ) -> None:
+        self._uri = uri
+        self._deadline = Deadline(config.handshake_timeout)
+        self._proxy = proxy
+        self._unix_path = unix_path
+        self._cancel = cancel
+        self._sock: socket.socket | None = None
+        self._server = unix_path if unix_path is not None else f"{uri.host} port {uri.port}"
+        # With whom the step is, as far as that is the proxy.
+        self._via: str | None = None if proxy is None else str(proxy.uri)
+        self.step = "connecting"
+
+    def reach(self) -> Way:
+        """Connect to the server, or to the proxy and have that do it."""
+        proxy = self._proxy
+        if self._unix_path is not None:
+            self.step = f"connecting with {self._server}"
+            self._sock = _open_unix(self._unix_path, self._deadline, self._cancel)
+            return Way(self._sock)
+        if proxy is None:
+            self.step = f"connecting with {self._server}"
+            self._sock = _open(self._uri.host, self._uri.port, self._deadline, self._cancel)
+            return Way(self._sock)
+        self.step = f"connecting with the proxy {proxy.uri}"
+        self._sock = _open(proxy.uri.host, proxy.uri.port, self._deadline, self._cancel)
+        wire: socket.socket | TLSTransport = self._sock
+        if proxy.uri.scheme == "https":
+            self.step = f"the TLS handshake with the proxy {proxy.uri}"
+            wire = secure_proxy(self._sock, proxy, self._deadline)
+        self.step = f"asking the proxy {proxy.uri} for {self._server}"
+        if proxy.uri.is_socks:
+            way = ask_socks(self._sock, proxy, self._uri, self._deadline)
+        else:
+            way = ask_http(wire, proxy, self._uri, self._deadline)
+        self._via = None
+        self._server += f" through the proxy {proxy.uri}"
+        return way
+
+    def secured(self, way: Way, context: ssl.SSLContext | None) -> Transport:
+        """Do TLS with the server, if there is to be TLS."""
+        if self._uri.secure:
+            self.step = f"the TLS handshake with {self._server}"
+            context = context or make_context(ssl.Purpose.SERVER_AUTH)
+            return secure(way.wire, context, self._uri.host, self._deadline, way.received)
+        return way.wire if isinstance(way.wire, TLSTransport) else make_transport(way.wire)
+
+    def upgrade(self, transport: Transport, handshake: ClientHandshake, early: bytes) -> Agreement:
+        """Do the opening handshake; `early` is what has come before the request."""
+        self.step = f"the opening handshake with {self._server}"
+        return _upgrade(transport, handshake, self._deadline, early)
+
+    def give_up(self) -> None:
+        """Close what is open."""
+        if self._sock is not None:
+            self._cancel.forget(self._sock)
+            self._sock.close()
+
+    def failure(self, error: OSError) -> ConnectError:
+        """Return what is raised for an error of the system's or of TLS."""
+        text = f"{self.step} failed: {_reason(error, self._via)}"
+        if isinstance(error, ssl.SSLError):
+            return TLSError(text)
+        return ConnectError(text) if self._via is None else ProxyError(text, self._via)
+
+
+def _reason(exc: OSError, proxy: str | None = None) -> str:
     if isinstance(exc, ssl.SSLError) and exc.reason == "WRONG_VERSION_NUMBER":
+        if proxy is not None:
+            return "the proxy does not speak TLS there; is its address one of http://?"
         return "the server does not speak TLS there; is its address one of ws://?"
     return exc.strerror or str(exc) or type(exc).__name__
-
-
-def _remaining(deadline: Deadline) -> float | None:
-    remaining = deadline.remaining()
-    if remaining == 0.0:
-        raise TimeoutError
-    return remaining
 
 
 def _open_unix(path: str, deadline: Deadline, cancel: Cancel) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         cancel.watch(sock)
-        sock.settimeout(_remaining(deadline))
+        sock.settimeout(remaining(deadline))
         sock.connect(path)
     except BaseException:
         cancel.forget(sock)
@@ -198,9 +261,9 @@ def _open_unix(path: str, deadline: Deadline, cancel: Cancel) -> socket.socket:
     return sock
 
 
-def _open(uri: WebSocketURI, deadline: Deadline, cancel: Cancel) -> socket.socket:
+def _open(host: str, port: int, deadline: Deadline, cancel: Cancel) -> socket.socket:
     """Connect to whichever address of the name answers first."""
-    found = socket.getaddrinfo(uri.host, uri.port, type=socket.SOCK_STREAM)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = [
         _Address(family, kind, proto, address)
         for family, kind, proto, _, address in dict.fromkeys(found)
@@ -260,14 +323,14 @@ class _Race:
         sock.close()
 
     def _patience(self) -> float | None:
-        remaining = _remaining(self._deadline)
+        left = remaining(self._deadline)
         if not self._addresses:
-            return remaining
-        return _STAGGER if remaining is None else min(_STAGGER, remaining)
+            return left
+        return _STAGGER if left is None else min(_STAGGER, left)
 
     def _start(self) -> socket.socket | None:
         """Begin the next attempt; return its socket if it is connected at once."""
-        _remaining(self._deadline)
+        remaining(self._deadline)
         target = self._addresses.pop(0)
         try:
             sock = socket.socket(target.family, target.kind, target.proto)
@@ -309,43 +372,12 @@ class _Race:
         return OSError(self._errors[0].errno, "; ".join(texts))
 
 
-def _secure(
-    sock: socket.socket, uri: WebSocketURI, context: ssl.SSLContext, deadline: Deadline
-) -> Transport:
-    """Return `sock` after its TLS handshake."""
-    transport = TLSTransport(sock, context, server_hostname=uri.host)
-    while not transport.handshake():
-        _wait(transport, transport.wants_write, deadline)
-    return transport
-
-
-def _upgrade(transport: Transport, handshake: ClientHandshake, deadline: Deadline) -> Agreement:
-    rest = memoryview(handshake.request_bytes())
-    while rest := rest[transport.send(rest) :]:
-        _wait(transport, not transport.wants_read, deadline)
+def _upgrade(
+    transport: Transport, handshake: ClientHandshake, deadline: Deadline, early: bytes = b""
+) -> Agreement:
+    send_all(transport, handshake.request_bytes(), deadline)
+    agreement = handshake.receive(early) if early else None
     buffer = bytearray(ROOM)
-    agreement = None
     while agreement is None:
-        try:
-            size = transport.receive(buffer)
-        except ConnectionResetError:
-            size = 0
-        if size < 0:
-            _wait(transport, transport.wants_write, deadline)
-        else:
-            _remaining(deadline)  # there may always be something to read
-            agreement = handshake.receive(bytes(buffer[:size]))
+        agreement = handshake.receive(wait_for(transport, buffer, deadline))
     return agreement
-
-
-def _wait(transport: Transport, writable: bool, deadline: Deadline) -> None:
-    """Wait until the socket can be written to or, if not `writable`, read from.
-
-    Raises:
-        TimeoutError: It was not in time.
-    """
-    with selectors.DefaultSelector() as selector:
-        mask = selectors.EVENT_WRITE if writable else selectors.EVENT_READ
-        selector.register(transport.sock, mask)
-        if not selector.select(_remaining(deadline)):
-            raise TimeoutError

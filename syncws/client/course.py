@@ -8,13 +8,22 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..config import RetryConfig
-from ..errors import ConnectError, HandshakeRejected, RetriesExhausted
+from ..errors import (
+    ConnectError,
+    HandshakeRejected,
+    ProxyAuthenticationError,
+    ProxyError,
+    RetriesExhausted,
+)
 from ..timing import Backoff
 
 __all__ = ["Course", "Step"]
 
 # Whoever may not come in is not let in for asking again.
 _FINAL_STATUSES = frozenset((401, 403))
+
+# The same of proxies; 2 is how SOCKS 5 says that it is not allowed. RFC 1928 section 6.
+_FINAL_OF_PROXIES = frozenset((2, 401, 403))
 
 
 class Step(NamedTuple):
@@ -127,6 +136,10 @@ def _may_pass(error: BaseException) -> bool:
     """Whether another attempt at the same address may succeed."""
     if isinstance(error, HandshakeRejected):
         return error.status not in _FINAL_STATUSES
+    if isinstance(error, ProxyAuthenticationError):
+        return False
+    if isinstance(error, ProxyError):
+        return error.status not in _FINAL_OF_PROXIES
     return isinstance(error, ConnectError) and not _is_about_certificates(error.__cause__)
 
 

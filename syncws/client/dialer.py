@@ -5,17 +5,17 @@ from __future__ import annotations
 import ssl
 from typing import NamedTuple
 
-from ..config import ClientConfig, TLSConfig
+from ..config import ClientConfig
 from ..endpoint import Address, peer_addresses
 from ..engine.transport import Transport
 from ..errors import ConnectError, HandshakeRejected
 from ..protocol.client_handshake import Agreement
 from ..protocol.uri import parse_uri
-from ..tls import check_context
 from .connect import Cancel, connect
 from .cookies import CookieStore
+from .proxy import Proxies
 
-__all__ = ["Dialer", "Opened", "tls_context"]
+__all__ = ["Dialer", "Opened"]
 
 
 class Opened(NamedTuple):
@@ -24,16 +24,17 @@ class Opened(NamedTuple):
     transport: Transport
     agreement: Agreement
     addresses: tuple[Address, Address]
+    secure: bool  # as far as the server; a proxy may have TLS of its own
 
     @classmethod
-    def of(cls, transport: Transport, agreement: Agreement) -> Opened:
+    def of(cls, transport: Transport, agreement: Agreement, secure: bool) -> Opened:
         """Take over a connected socket.
 
         Raises:
             ConnectError: It is lost already.
         """
         try:
-            return cls(transport, agreement, peer_addresses(transport.sock))
+            return cls(transport, agreement, peer_addresses(transport.sock), secure)
         except OSError as exc:
             transport.close()
             raise ConnectError("the connection was lost right after the handshake") from exc
@@ -48,6 +49,7 @@ class Dialer:
         tls: For wss://; None for the system's authorities.
         unix_path: A Unix-domain socket in place of the URL's host and port.
         cookies: The client's cookies.
+        proxies: What says which proxy to go through, now and always.
 
     Attributes:
         url: The address without user and password.
@@ -60,6 +62,7 @@ class Dialer:
         tls: ssl.SSLContext | None,
         unix_path: str | None,
         cookies: CookieStore,
+        proxies: Proxies | None = None,
     ) -> None:
         self._uri = uri = parse_uri(url)
         if tls is not None and not uri.secure:
@@ -68,6 +71,7 @@ class Dialer:
         self._tls = tls
         self._unix_path = unix_path
         self._cookies = cookies
+        self._proxy = proxies.find(uri) if proxies is not None else None
         # A Cookie header that was given by hand is the whole truth.
         self._by_hand = any(name.lower() == "cookie" for name, _ in config.headers)
         self.url = f"{'wss' if uri.secure else 'ws'}://{uri.host_header}{uri.target}"
@@ -84,30 +88,16 @@ class Dialer:
             headers = (("Cookie", cookie),)
         try:
             transport, agreement = connect(
-                self._uri, self._config, self._tls, self._unix_path, headers=headers, cancel=cancel
+                self._uri,
+                self._config,
+                self._tls,
+                self._unix_path,
+                proxy=self._proxy,
+                headers=headers,
+                cancel=cancel,
             )
         except HandshakeRejected as exc:
             self._cookies.keep(self._uri, exc.response.headers)
             raise
         self._cookies.keep(self._uri, agreement.response.headers)
-        return Opened.of(transport, agreement)
-
-
-def tls_context(given: object) -> ssl.SSLContext | None:
-    """Return the context for what a client was given as `ssl`.
-
-    Raises:
-        TypeError, ValueError: It is nothing that a client can use.
-        OSError: A file of it cannot be read.
-    """
-    if given is None:
-        return None
-    if isinstance(given, TLSConfig):
-        return given.client_context()
-    if not isinstance(given, ssl.SSLContext):
-        raise TypeError(f"ssl must be a syncws.TLSConfig, an ssl.SSLContext or None, not {given!r}")
-    if given.protocol is ssl.PROTOCOL_TLS_SERVER:
-        raise ValueError(
-            "ssl is a server's context: make a client's with ssl.create_default_context()"
-        )
-    return check_context(given)
+        return Opened.of(transport, agreement, self._uri.secure)

@@ -12,6 +12,7 @@ from ..timing import check_timeout
 from .client import Client
 from .cookies import Cookies
 from .credentials import request_headers
+from .proxy import Proxies
 
 __all__ = ["FailoverClient"]
 
@@ -48,6 +49,9 @@ class FailoverClient(Client):
         auth: tuple[str, str] | None = None,
         cookies: Cookies | None = None,
         ssl: TLSConfig | ssl_module.SSLContext | None = None,
+        proxy: str | bool | None = True,
+        proxy_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        proxy_ssl: TLSConfig | ssl_module.SSLContext | None = None,
         engine: Engine | None = None,
         ready_on_connect: bool = True,
         retry: RetryConfig | None = None,
@@ -97,6 +101,7 @@ class FailoverClient(Client):
             service=service,
             cookies=cookies,
             ssl=ssl,
+            proxies=Proxies(proxy, proxy_headers, proxy_ssl),
             unix_path=None,
             engine=engine,
             ready_on_connect=ready_on_connect,

@@ -38,6 +38,43 @@ _WAITING = 65_536
 _EMPTY = 131_072
 
 
+class _Within:
+    """What a TLS connection within another one has in place of a socket."""
+
+    __slots__ = ("_outer",)
+
+    def __init__(self, outer: TLSTransport) -> None:
+        self._outer = outer
+
+    def recv(self, size: int) -> bytes:
+        """Return what has come: all of it, for no selector would tell of the rest."""
+        buffer = bytearray(ROOM)
+        return bytes(memoryview(buffer)[: self.recv_into(buffer)])
+
+    def recv_into(self, buffer: Buffer) -> int:
+        """Take what has come; the buffer must have room for it, as the outer one says."""
+        size = self._outer.receive(buffer)
+        if size < 0:
+            raise BlockingIOError
+        return size
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Write a part of `data`."""
+        sent = self._outer.send(data)
+        if not sent:
+            raise BlockingIOError
+        return sent
+
+    def shutdown(self, how: int) -> None:
+        """Tell the peer of the outer connection what that of the inner one was told."""
+        if how == socket.SHUT_WR:
+            self._outer.shutdown_write()
+
+    def close(self) -> None:
+        """End the outer connection."""
+        self._outer.close()
+
+
 class TLSTransport:
     """A TLS connection.
 
@@ -46,9 +83,11 @@ class TLSTransport:
 
     Args:
         sock: A connected socket, which becomes non-blocking; owned from now on.
+            Or a TLS connection, to have another one in it.
         context: The certificates.
         server_side: Which end this is.
         server_hostname: The server's name, on a client.
+        received: What has come of the connection already.
 
     Raises:
         OSError, ValueError: The context cannot be used; the socket is as it was.
@@ -62,9 +101,11 @@ class TLSTransport:
         "_lock",
         "_more",
         "_out",
+        "_outer",
         "_rest",
         "_sealed",
         "_tls",
+        "_wire",
         "sock",
         "wants_read",
         "wants_write",
@@ -74,17 +115,25 @@ class TLSTransport:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: socket.socket | TLSTransport,
         context: ssl.SSLContext,
         *,
         server_side: bool = False,
         server_hostname: str | None = None,
+        received: bytes = b"",
     ) -> None:
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_side, server_hostname)
-        sock.setblocking(False)
-        self.sock = sock
+        self._in.write(received)
+        self._wire: socket.socket | _Within
+        self._outer: TLSTransport | None
+        self.sock: socket.socket
+        if isinstance(sock, TLSTransport):
+            self._outer, self._wire, self.sock = sock, _Within(sock), sock.sock
+        else:
+            sock.setblocking(False)
+            self._outer, self._wire, self.sock = None, sock, sock
         self.wants_read = False
         self.wants_write = False
 
@@ -112,7 +161,7 @@ class TLSTransport:
     def _fill(self) -> bool:
         """Receive once; return whether something has come, the end included. Requires _lock."""
         try:
-            data = self.sock.recv(_RECEIVED)
+            data = self._wire.recv(_RECEIVED)
         except (BlockingIOError, InterruptedError):
             return False
         if data:
@@ -128,7 +177,7 @@ class TLSTransport:
             rest = self._rest or self._out.read()
             self._rest = rest
             try:
-                sent = self.sock.send(rest)
+                sent = self._wire.send(rest)
             except (BlockingIOError, InterruptedError):
                 return False
             self._rest = b"" if sent == len(rest) else memoryview(rest)[sent:]
@@ -154,6 +203,8 @@ class TLSTransport:
                 self.wants_write = True
                 return False
             self.wants_read = not done
+            if self._outer is not None and self._outer.wants_write:
+                self.wants_write = True
             return done
 
     def _shake(self) -> bool:
@@ -196,6 +247,8 @@ class TLSTransport:
                 raise ssl.SSLError("the peer sends messages of TLS without any data")
             if self._out.pending:
                 self._warn()  # or answer: whatever the TLS layer has to say
+            if self._outer is not None and self._outer.wants_write:
+                self.wants_write = True
             return size
 
     def _waiting(self) -> int:
@@ -203,7 +256,7 @@ class TLSTransport:
 
     def _drop(self, buffer: Buffer) -> int:
         try:
-            return self.sock.recv_into(buffer)
+            return self._wire.recv_into(buffer)
         except (BlockingIOError, InterruptedError):
             return -1
 
@@ -245,6 +298,7 @@ class TLSTransport:
             if self._ended:
                 raise BrokenPipeError("the end of writing was told")
             if not self._flush():
+                self.wants_read = self._outer is not None and self._outer.wants_read
                 return 0
             view = memoryview(data)
             taken, self._sealed = self._sealed, 0
@@ -255,6 +309,7 @@ class TLSTransport:
                     self.wants_read = True
                     break
                 if not self._flush():
+                    self.wants_read = self._outer is not None and self._outer.wants_read
                     self._sealed = size
                     break
                 taken += size
@@ -290,15 +345,15 @@ class TLSTransport:
                 self._tls.unwrap()  # waits for the peer's; one try makes ours
             self._warn()
             with contextlib.suppress(OSError):
-                self.sock.shutdown(socket.SHUT_WR)
+                self._wire.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """End the connection and release the descriptor."""
         with self._lock:
             self._ended = True
             with contextlib.suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)
-            self.sock.close()
+                self._wire.shutdown(socket.SHUT_RDWR)
+            self._wire.close()
 
     def abandon(self) -> None:
         """Release the descriptor only: the connection belongs to another process."""

@@ -56,6 +56,33 @@ def test_the_reason_of_a_close(role: str, caplog: pytest.LogCaptureFixture) -> N
         assert message.isprintable(), ascii(message)
 
 
+@pytest.mark.parametrize("place", ["reason", "realm", "nonsense"])
+def test_what_a_proxy_says(place: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "syncws")
+    evil = EVIL.replace("\r", "").replace("\n", "").replace("\u202e", "\xad").encode("latin-1")
+    answer = {
+        "reason": b"HTTP/1.1 503 " + evil + b"\r\n\r\n",
+        "realm": b'HTTP/1.1 407 x\r\nProxy-Authenticate: Basic realm="\xad'
+        + evil.replace(b"\x1b", b"\x9b").replace(b"\x07", b"")
+        + b'"\r\n\r\n',
+        "nonsense": evil,
+    }[place]
+    with RawServer() as server:
+        server.url = "ws://app.example/"
+        proxy = f"http://127.0.0.1:{server.port}"
+        retry = syncws.RetryConfig(max_count=1, interval=0.0)
+        opening = server.open_client(proxy=proxy, retry=retry)
+        for _ in range(1 if place == "realm" else 2):
+            with server.accept() as peer:
+                peer.read_head()
+                peer.send_bytes(answer)
+        error = opening.error()
+    assert str(error).isprintable(), ascii(error)
+    assert "\\x9b31m" in str(error)
+    for message in caplog.messages:
+        assert message.isprintable(), ascii(message)
+
+
 def test_the_body_of_a_refusal() -> None:
     body = EVIL.encode()
     head = f"HTTP/1.1 403 Forbidden\r\nContent-Length: {len(body)}\r\n\r\n".encode()

@@ -52,6 +52,26 @@ _CLIENT: dict[str, Callable[[str, str], tuple[str, dict[str, Any]]]] = {
     "end of a cookie": lambda url, bad: (url, {"cookies": {"name": f"a{bad}"}}),
     "name of a cookie": lambda url, bad: (url, {"cookies": {f"na{bad}me": "a"}}),
     "subprotocol": lambda url, bad: (url, {"subprotocols": [f"ch{bad}at"]}),
+    "a proxy's host": lambda url, bad: (url, {"proxy": f"http://127{bad}.0.0.1:1"}),
+    "a proxy's port": lambda url, bad: (url, {"proxy": f"http://127.0.0.1:1{bad}"}),
+    "a proxy's user": lambda url, bad: (url, {"proxy": f"http://us{bad}er:x@127.0.0.1:1"}),
+    "a proxy's password": lambda url, bad: (url, {"proxy": f"http://user:{bad}x@127.0.0.1:1"}),
+    "a proxy's encoded user": lambda url, bad: (
+        url,
+        {"proxy": f"http://us{_encoded(bad)}er:x@127.0.0.1:1"},
+    ),
+    "a proxy's encoded password": lambda url, bad: (
+        url,
+        {"proxy": f"socks5h://user:{_encoded(bad)}x@127.0.0.1:1"},
+    ),
+    "header for a proxy": lambda url, bad: (
+        url,
+        {"proxy": "http://127.0.0.1:1", "proxy_headers": {"X-Name": f"a{bad}b"}},
+    ),
+    "credentials by hand for a proxy": lambda url, bad: (
+        url,
+        {"proxy": "http://127.0.0.1:1", "proxy_headers": {"Proxy-Authorization": f"Basic {bad}"}},
+    ),
     "end of a subprotocol": lambda url, bad: (url, {"subprotocols": ["chat", f"soap{bad}"]}),
 }
 

@@ -6,7 +6,7 @@ import datetime
 import functools
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 import syncws
 from tests.abuse.hostile import beside, nobody_waits
 from tests.abuse.watch import watched
+from tests.proxying import TUNNEL
 from tests.support import HANG, TEXT, RawPeer, RawServer, Task, authority, client_tls, server_tls
 
 _DAY = datetime.timedelta(days=1)
@@ -133,6 +134,40 @@ def test_a_wrong_certificate(bad_tls: ssl.SSLContext, given: str, tmp_path: Any)
         tls = syncws.TLSConfig(ca_file=tmp_path / "ca.pem")
     with beside() as others, watched(), impostor(bad_tls) as server:
         opening = server.open_client(ssl=tls, **_SECRETS)
+        assert heard(server, bad_tls) == b""
+        assert isinstance(opening.error(), syncws.TLSError)
+        others.served()
+        assert nobody_waits(server)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "with retries"])
+def test_a_wrong_certificate_through_a_proxy(bad_tls: ssl.SSLContext, again: bool) -> None:
+    """The proxy leads to somebody else, or is that itself."""
+    retry = syncws.RetryConfig(max_count=3, interval=0.0) if again else None
+    with beside() as others, watched(), impostor(bad_tls) as server:
+        proxy = f"http://127.0.0.1:{server.port}"
+        opening = server.open_client(ssl=client_tls(), proxy=proxy, retry=retry, **_SECRETS)
+        with server.accept() as peer:
+            assert b"secret" not in peer.read_head()
+            peer.send_bytes(TUNNEL)
+            with suppress(ssl.SSLError, ConnectionError):
+                peer.sock = bad_tls.wrap_socket(peer.sock, server_side=True)
+                assert peer.sock.recv(65_536) == b""
+        assert isinstance(opening.error(), syncws.TLSError)
+        others.served()
+        assert nobody_waits(server)
+
+
+def test_a_wrong_certificate_of_a_proxy(bad_tls: ssl.SSLContext) -> None:
+    retry = syncws.RetryConfig(max_count=3, interval=0.0)
+    with beside() as others, watched(), impostor(bad_tls) as server:
+        opening = server.open_client(
+            ssl=client_tls(),
+            proxy=f"https://ann:secret@localhost:{server.port}",
+            proxy_ssl=client_tls(),
+            retry=retry,
+            **_SECRETS,
+        )
         assert heard(server, bad_tls) == b""
         assert isinstance(opening.error(), syncws.TLSError)
         others.served()
