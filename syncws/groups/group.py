@@ -6,12 +6,17 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from typing import Any
 
-from ..endpoint import Endpoint, Line, connection_of
+from ..endpoint import Endpoint, Line, check_close, connection_of, to_json
 from ..engine.outbound import share
 from ..protocol.events import BINARY, TEXT
 
-__all__ = ["Group"]
+__all__ = ["POLICIES", "Group"]
+
+#: What may become of a message for a member that has too much to read still.
+POLICIES = ("close", "drop_newest", "drop_oldest")
 
 
 class _Membership:
@@ -35,9 +40,33 @@ class Group:
         - No member holds up another. One that has more than its
           `send_buffer_size` still to read when the next message comes is
           closed with 1013 (try again later), and its on_error is told.
+
+    Args:
+        members: Who is a member from the beginning.
+        name: What it is called, if anything.
+        policy: What becomes of a message for a member that has too much to
+            read still; one of `POLICIES`.
+
+    Raises:
+        TypeError: Of `members`, one is no `Caller` or `Client`; `name` is no str.
+        ValueError: There is no such policy.
     """
 
-    def __init__(self, members: Iterable[Endpoint] = ()) -> None:
+    def __init__(
+        self,
+        members: Iterable[Endpoint] = (),
+        *,
+        name: str | None = None,
+        policy: str = "close",
+    ) -> None:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"a group's name is a str, not {name!r:.60}")
+        if policy not in POLICIES:
+            raise ValueError(
+                f"policy is one of {', '.join(map(repr, POLICIES))}, not {policy!r:.60}"
+            )
+        self._name = name
+        self._policy = policy
         # Guarded by _lock.
         self._lock = threading.Lock()
         self._members: dict[Endpoint, _Membership] = {}
@@ -46,7 +75,18 @@ class Group:
             self.add(member)
 
     def __repr__(self) -> str:
-        return f"<syncws.Group of {len(self._members)}>"
+        name = "" if self._name is None else f" {self._name!r}"
+        return f"<syncws.{type(self).__name__}{name} of {len(self._members)}>"
+
+    @property
+    def name(self) -> str | None:
+        """What it is called, or None."""
+        return self._name
+
+    @property
+    def policy(self) -> str:
+        """What becomes of a message for a member that has too much to read still."""
+        return self._policy
 
     def __len__(self) -> int:
         return len(self._members)
@@ -88,6 +128,25 @@ class Group:
         if membership is not None:
             membership.connection.not_when_ended(membership)
 
+    def clear(self) -> None:
+        """Remove every connection; none of them is closed."""
+        for member in self:
+            self.discard(member)
+
+    def close(self, status_code: int = 1000, reason: str = "") -> None:
+        """Close every member's connection, without waiting for any end.
+
+        Each leaves when it has ended; who is added meanwhile stays. The group
+        itself has no end.
+
+        Args:
+            status_code: Why; as for `Caller.close`.
+            reason: The same in words; as for `Caller.close`.
+        """
+        check_close(status_code, reason)
+        for member in self:
+            member.close(status_code, reason, timeout=0)
+
     def _leave(self, member: Endpoint, membership: _Membership) -> None:
         """The member has ended: it is none by this membership any more."""
         with self._lock:
@@ -115,7 +174,7 @@ class Group:
         """
         if not isinstance(text, str):
             raise TypeError(f"send_text takes a str, not {type(text).__name__}: {text!r:.60}")
-        return self._send(TEXT, text.encode(), exclude)
+        return self._send(TEXT, text.encode(), _endpoints(exclude))
 
     def send_binary(
         self, data: bytes | bytearray | memoryview, *, exclude: Endpoint | Iterable[Endpoint] = ()
@@ -131,16 +190,42 @@ class Group:
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"send_binary takes bytes, not {type(data).__name__}: {data!r:.60}")
-        return self._send(BINARY, bytes(data), exclude)
+        return self._send(BINARY, bytes(data), _endpoints(exclude))
 
-    def _send(self, opcode: int, payload: bytes, exclude: Endpoint | Iterable[Endpoint]) -> int:
-        excluded = {exclude} if isinstance(exclude, Endpoint) else set(exclude)
+    def send_json(self, value: Any, *, exclude: Endpoint | Iterable[Endpoint] = ()) -> int:
+        """Send anything that JSON can express, as a text message; in all else as `send_text`.
+
+        Raises:
+            TypeError, ValueError: `json.dumps` refuses it, or it has a number
+                that is not finite, which JSON has not.
+        """
+        return self._send(TEXT, to_json(value), _endpoints(exclude))
+
+    # -- What a group that reaches further puts its own in place of -------
+
+    def _send(self, opcode: int, payload: bytes, exclude: AbstractSet[Endpoint]) -> int:
+        """Send a message, whose arguments have been checked; return what `send_text` does."""
+        return self._deliver(opcode, payload, exclude)
+
+    def _deliver(self, opcode: int, payload: bytes, exclude: AbstractSet[Endpoint]) -> int:
+        """Send a message to the members here but for `exclude`; return how many take it.
+
+        Args:
+            opcode: TEXT or BINARY.
+            payload: The message; for TEXT valid UTF-8.
+            exclude: Who it is not sent to; whoever is no member does not matter.
+        """
         with self._lock:
             members = self._members
-            if excluded:
-                members = {one: members[one] for one in members if one not in excluded}
+            if exclude:
+                members = {one: members[one] for one in members if one not in exclude}
             outbounds = [membership.connection.outbound for membership in members.values()]
         return share(opcode, payload, outbounds)
+
+
+def _endpoints(exclude: Endpoint | Iterable[Endpoint]) -> AbstractSet[Endpoint]:
+    """Return who is left out."""
+    return {exclude} if isinstance(exclude, Endpoint) else set(exclude)
 
 
 _groups: weakref.WeakSet[Group] = weakref.WeakSet()
