@@ -80,7 +80,6 @@ class Outbound:
         "_brim",
         "_client",
         "_condition",
-        "_deflates",
         "_deflating",
         "_dirty",
         "_encoder",
@@ -96,6 +95,7 @@ class Outbound:
         "_pong_due",
         "_run_queue",
         "_sender",
+        "_settings",
         "_shared",
         "_timeout",
         "_transport",
@@ -127,7 +127,7 @@ class Outbound:
         self._timeout = config.send_timeout
         self._full_size = config.send_buffer_size
         self._client = encoder.client
-        self._deflates = encoder.settings is not None
+        self._settings = encoder.settings  # None: nothing is compressed
         self._plain_below = min(encoder.threshold, APART)  # bytes of a message; see `send`
         self._alike_below = 0 if encoder.client else encoder.threshold  # the same; see `Sharing`
         self._watch = watch
@@ -262,7 +262,7 @@ class Outbound:
 
     def _send_message(self, opcode: int, payload: bytes, final: bool) -> bool:
         """Return whether the I/O thread has to flush. Requires _encoding."""
-        if self._deflates:
+        if self._settings is not None:
             with self.lock:
                 self._deflating = True
                 if self._afresh:

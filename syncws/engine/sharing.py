@@ -75,22 +75,25 @@ class _Message:
         stream of its own, which refers to nothing before it, can be inflated
         whatever came before. RFC 7692 section 7.2.1.
         """
-        encoder = member._encoder
-        settings = encoder.settings
-        if settings is None or self.size < encoder.threshold:
+        settings = member._settings
+        if settings is None or self.size < member._encoder.threshold:
             return None
-        first = self._first | _RSV1
-        if settings not in self._deflated:
-            payload = alone(self._payload, settings)
-            shorter = len(payload) < self.size
-            made = (payload, self._frame(first, payload, None)) if shorter else None
-            self._deflated[settings] = made
-        deflated = self._deflated[settings]
-        if deflated is None:
+        try:
+            made = self._deflated[settings]
+        except KeyError:
+            made = self._deflated[settings] = self._deflate(settings)
+        if made is None:
             return None
         if member._client:
-            return self._frame(first, deflated[0], os.urandom(4))
-        return deflated[1]
+            return self._frame(self._first | _RSV1, made[0], os.urandom(4))
+        return made[1]
+
+    def _deflate(self, settings: tuple[int, int, int]) -> tuple[bytes, bytes] | None:
+        """Return the payload and a server's frame, or None if compressing makes it no shorter."""
+        payload = alone(self._payload, settings)
+        if len(payload) >= self.size:
+            return None
+        return payload, self._frame(self._first | _RSV1, payload, None)
 
 
 class Sharing:
@@ -186,16 +189,15 @@ class Sharing:
             if not member.open:
                 return False
             try:
-                if deflated is not None and member._deflating:
-                    # What is being compressed at this moment refers to the messages
-                    # before it, of which this one would be the last. As a plain
-                    # one it is in no window.
-                    deflated = None
-                    data = message.plain_for(member)
-                took = self._queue(data, member, dirty, dropped)
-                if took and deflated is not None and not member._midway:
-                    member._afresh = True
-                return took
+                if deflated is not None:
+                    if member._deflating:
+                        # What is being compressed at this moment refers to the
+                        # messages before it, of which this one would be the
+                        # last. As a plain one it is in no window.
+                        data = message.plain_for(member)
+                    elif not member._midway:  # else it comes with the end of that
+                        member._afresh = True
+                return self._queue(data, member, dirty, dropped)
             except BaseException:
                 member.cut_short()
                 raise
