@@ -532,8 +532,8 @@ def test_a_refused_fragment_compresses_nothing_any_more(make: MakeBench) -> None
     bench.outbound.send(TEXT, LONG, final=False)
     with pytest.raises(Exception, match="a fragmented text message is under way"):
         bench.outbound.send(BINARY, LONG)
-    bench.outbound.send(TEXT, b"end")
     share(TEXT, LONG, [bench.outbound])
+    bench.outbound.send(TEXT, b"end")
     bench.turn()
     assert Peer().read(bench.wire()) == [(TEXT, LONG + b"end", True), (TEXT, LONG, True)]
 
@@ -896,6 +896,25 @@ def test_a_sender_that_waits_for_room_comes_first(make: MakeBench, policy: str) 
         room.send(numbered(99))
     assert bench.outbound.size > 1000
     assert b"own" in wake(bench)
+
+
+def test_a_sender_that_waits_is_no_reason_to_close(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000)
+    room = Room(sharing.CLOSE, bench)
+    sleep(bench)
+    for number in range(11):
+        room.send(numbered(number))
+    condition = TellingCondition(bench.outbound)
+    sender = Background(bench.outbound.send, TEXT, b"own")
+    condition.waiting.get(timeout=HANG)
+    bench.transport.room = 300
+    bench.flush()
+    assert 250 < bench.outbound.size < 1000
+    assert room.send(numbered(11)) == 1
+    bench.transport.room = None
+    bench.flush()
+    assert sender.result() is None
+    assert wake(bench)[-1] == b"own"
 
 
 def test_who_waits_no_more_leaves_the_room_to_others(make: MakeBench) -> None:

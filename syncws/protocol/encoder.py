@@ -106,7 +106,7 @@ class Encoder:
         return None if self._deflate is None else self._deflate.settings
 
     def begin_afresh(self) -> None:
-        """Refer to no earlier message from now on. Not between the fragments of one."""
+        """Refer to nothing before from now on."""
         if self._deflate is not None:
             self._deflate.release()
 
