@@ -24,8 +24,10 @@ __all__ = [
     "Line",
     "Sending",
     "address_of",
+    "check_close",
     "connection_of",
     "peer_addresses",
+    "to_json",
 ]
 
 #: (host, port), or the path of a Unix-domain socket, "" if it has none.
@@ -160,8 +162,7 @@ class Endpoint:
             TypeError, ValueError: `json.dumps` refuses it, or it has a number
                 that is not finite, which JSON has not.
         """
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        self._sending.send(TEXT, text.encode())
+        self._sending.send(TEXT, to_json(value))
 
     def send_binary(self, data: bytes | bytearray | memoryview, final: bool = True) -> None:
         """Send a binary message; in all else as `send_text`.
@@ -228,7 +229,7 @@ class Endpoint:
 
         RFC 6455 sections 5.5.1 and 7.
         """
-        close = Close(_status_code(status_code), _reason(reason))
+        close = check_close(status_code, reason)
         check_timeout("timeout", timeout)
         connection = self._connection
         allowed = timeout if timeout else connection.config.close_timeout
@@ -311,6 +312,17 @@ def address_of(raw: Any) -> Address:
     if isinstance(raw, tuple):
         return raw[0], raw[1]
     return os.fsdecode(raw)  # an abstract Unix-domain address is bytes
+
+
+def to_json(value: Any) -> bytes:
+    """Return the payload that `send_json` sends."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode()
+
+
+def check_close(status_code: object, reason: object) -> Close:
+    """Return what an application closes with, or raise what `Endpoint.close` does."""
+    return Close(_status_code(status_code), _reason(reason))
 
 
 def _kind(value: object) -> str:
