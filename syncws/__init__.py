@@ -20,6 +20,7 @@ from .client.failover import FailoverClient
 from .config import ClientConfig, Compression, RetryConfig, ServiceConfig, TLSConfig
 from .engine.engine import Engine, default_engine
 from .errors import (
+    BackplaneError,
     Close,
     ConnectError,
     ConnectionClosed,
@@ -41,7 +42,10 @@ from .errors import (
     TLSError,
     WebSocketError,
 )
+from .groups.backplane import Backplane, MemoryBackplane, Presence
 from .groups.group import Group
+from .groups.groups import Groups, Room
+from .groups.redis import RedisBackplane
 from .native import speedups
 from .protocol.client_handshake import Response
 from .protocol.headers import Headers
@@ -56,6 +60,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "Backplane",
+    "BackplaneError",
     "BasicAuth",
     "Caller",
     "Client",
@@ -68,6 +74,7 @@ __all__ = [
     "Engine",
     "FailoverClient",
     "Group",
+    "Groups",
     "HandshakeError",
     "HandshakeRejected",
     "Headers",
@@ -75,18 +82,22 @@ __all__ = [
     "InvalidPayloadError",
     "KeepaliveTimeout",
     "Listener",
+    "MemoryBackplane",
     "MessageTimeout",
     "MessageTypeError",
     "OverloadError",
     "PayloadTooBigError",
+    "Presence",
     "ProtocolError",
     "Query",
     "ReceiveTimeout",
     "Reconnecting",
+    "RedisBackplane",
     "Request",
     "Response",
     "RetriesExhausted",
     "RetryConfig",
+    "Room",
     "SendTimeout",
     "Service",
     "ServiceConfig",
