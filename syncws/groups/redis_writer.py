@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -224,7 +225,7 @@ class Writer:
         """Requires _changed."""
         while self._asked:
             _, answer = self._asked.popleft()
-            if answer.set_running_or_notify_cancel():
+            with contextlib.suppress(InvalidStateError):
                 answer.set_exception(BackplaneError(why))
 
     def _work(self) -> None:
@@ -353,18 +354,19 @@ class Writer:
                 if not self._asked:
                     return
                 room, answer = self._asked.popleft()
-            if answer.cancelled():
-                continue
             try:
-                answer.set_result(look(link.call, self._book, room))
-            except InvalidStateError:
-                pass  # nobody waits any more
+                members = look(link.call, self._book, room)
             except OSError:
                 with self._changed:
                     self._asked.appendleft((room, answer))
                 raise
             except Exception as exc:  # Redis refuses, or has there what is not ours
-                answer.set_exception(BackplaneError(f"no answer from Redis: {exc}"))
+                error = BackplaneError(f"no answer from Redis: {exc}")
+                with contextlib.suppress(InvalidStateError):  # nobody waits any more
+                    answer.set_exception(error)
+            else:
+                with contextlib.suppress(InvalidStateError):
+                    answer.set_result(members)
 
     def _finish(self) -> None:
         with self._changed:
