@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError, wait
 from typing import Any, NamedTuple
 
 from ..errors import BackplaneError
@@ -27,9 +25,10 @@ _BATCH = 256
 _BATCH_BYTES = 1_048_576
 
 # Errors that are over some time. Others stay as they are, whatever we do.
-_PASSING = frozenset(
-    "BUSY CLUSTERDOWN LOADING MASTERDOWN MISCONF NOREPLICAS OOM READONLY TRYAGAIN".split()
-)
+_PASSING = {
+    *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"),
+    *("READONLY", "TRYAGAIN"),
+}
 
 
 class _NotNowError(ConnectionError):
@@ -40,6 +39,16 @@ class _Message(NamedTuple):
     channel: str
     sequence: int
     data: bytes
+
+
+class _Question:
+    """Who is in a room? Whoever asks waits for `done`."""
+
+    def __init__(self, room: str) -> None:
+        self.room = room
+        self.done = threading.Event()
+        self.members: list[Presence] = []
+        self.error = ""
 
 
 class Writer:
@@ -61,7 +70,7 @@ class Writer:
         self._batch: list[_Message] = []  # under way; replaced by the thread only
         self._book = Book(settings.prefix, sender.hex(), settings.presence_ttl)
         self._booked = 0
-        self._asked: deque[tuple[str, Future[list[Presence]]]] = deque()
+        self._asked: deque[_Question] = deque()
         self._last = 0  # the sequence number accepted last
         self._ends_at: float | None = None
         self._beats_at = 0.0
@@ -130,15 +139,16 @@ class Writer:
 
     def ask(self, room: str, timeout: float) -> list[Presence]:
         """Return who is in a room, in other processes."""
-        answer: Future[list[Presence]] = Future()
+        question = _Question(room)
         with self._changed:
             self._check_open()
-            self._asked.append((room, answer))
+            self._asked.append(question)
             self._changed.notify_all()
-        if not wait([answer], timeout).done:
-            answer.cancel()
+        if not question.done.wait(timeout):
             raise BackplaneError(f"no answer from Redis within {timeout} s")
-        return answer.result()
+        if question.error:
+            raise BackplaneError(question.error)
+        return question.members
 
     def doubt(self) -> None:
         """The other connection is lost: see whether this one is."""
@@ -224,9 +234,9 @@ class Writer:
     def _fail_asked(self, why: str) -> None:
         """Requires _changed."""
         while self._asked:
-            _, answer = self._asked.popleft()
-            with contextlib.suppress(InvalidStateError):
-                answer.set_exception(BackplaneError(why))
+            question = self._asked.popleft()
+            question.error = why
+            question.done.set()
 
     def _work(self) -> None:
         if self._link is None:
@@ -349,24 +359,17 @@ class Writer:
 
     def _answer(self, link: Link) -> None:
         """Answer those who have asked."""
-        while True:
-            with self._changed:
-                if not self._asked:
-                    return
-                room, answer = self._asked.popleft()
+        while self._asked:
+            question = self._asked[0]
             try:
-                members = look(link.call, self._book, room)
+                question.members = look(link.call, self._book, question.room)
             except OSError:
-                with self._changed:
-                    self._asked.appendleft((room, answer))
-                raise
+                raise  # the next connection may know
             except Exception as exc:  # Redis refuses, or has there what is not ours
-                error = BackplaneError(f"no answer from Redis: {exc}")
-                with contextlib.suppress(InvalidStateError):  # nobody waits any more
-                    answer.set_exception(error)
-            else:
-                with contextlib.suppress(InvalidStateError):
-                    answer.set_result(members)
+                question.error = f"no answer from Redis: {exc}"
+            with self._changed:
+                self._asked.popleft()
+            question.done.set()
 
     def _finish(self) -> None:
         with self._changed:
