@@ -119,7 +119,6 @@ class RedisBackplane(Backplane):
             check_timeout(name, seconds, optional=False)
             if seconds < 0.001:
                 raise ValueError(f"{name} is a millisecond at least, not {seconds!r}")
-        self._max_message_size = max_message_size
         self._settings = Settings(
             server=Server(url, options or {}, timeout, max_message_size + OVERHEAD),
             streams=mode == "stream",
@@ -130,6 +129,7 @@ class RedisBackplane(Backplane):
             presence_ttl=presence_ttl,
             queue_size=queue_size,
             queue_bytes=queue_bytes,
+            max_message_size=max_message_size,
             timeout=timeout,
             retry_interval=retry_interval,
             max_retry_interval=max(retry_interval, max_retry_interval),
@@ -158,9 +158,10 @@ class RedisBackplane(Backplane):
             BackplaneError: mode="stream": too many wait; or it is closed.
             ValueError: It has more than `max_message_size` bytes.
         """
-        if len(payload) > self._max_message_size:
+        most = self._settings.max_message_size
+        if len(payload) > most:
             raise ValueError(
-                f"a message through Redis has at most {self._max_message_size} bytes, not "
+                f"a message through Redis has at most {most} bytes, not "
                 f"{len(payload)}: see max_message_size"
             )
         self._running().writer.publish(room, opcode, payload)

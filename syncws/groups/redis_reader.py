@@ -150,6 +150,8 @@ class Reader:
             if not isinstance(data, bytes):
                 raise MalformedError("too long" if data is not None else "none")
             envelope = Envelope.unpack(data)
+            if len(envelope.payload) > self._settings.max_message_size:
+                raise MalformedError("too long")
             if self._settings.channel(envelope.room) != channel:
                 raise MalformedError("of another channel")
         except MalformedError as exc:

@@ -64,6 +64,7 @@ class Settings:
     presence_ttl: float
     queue_size: int
     queue_bytes: int
+    max_message_size: int
     timeout: float
     retry_interval: float
     max_retry_interval: float
