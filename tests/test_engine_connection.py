@@ -18,8 +18,8 @@ from syncws.config import ConnectionConfig
 from syncws.engine.connection import Connection
 from syncws.engine.dispatch import CLOSED, IDLE, OPENED, Dispatcher, Mailbox
 from syncws.engine.loop import READ, WRITE, IOLoop
-from syncws.engine.outbound import share
 from syncws.engine.poller import SelectorPoller
+from syncws.engine.sharing import share
 from syncws.engine.state import State
 from syncws.engine.transport import Buffer
 from syncws.errors import (

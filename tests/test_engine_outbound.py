@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import socket
 import threading
 import tracemalloc
@@ -15,7 +14,8 @@ import pytest
 
 from syncws.config import ConnectionConfig
 from syncws.engine.loop import IOLoop
-from syncws.engine.outbound import Outbound, share
+from syncws.engine.outbound import Outbound
+from syncws.engine.sharing import share
 from syncws.engine.state import End
 from syncws.engine.watch import Watch
 from syncws.errors import Close, ConnectionClosed, InvalidContinuationFrameError, SendTimeout
@@ -54,6 +54,9 @@ class Sender:
     def fell_behind(self, size: int) -> None:
         self.log.append(("fell behind", size))
 
+    def holds_back(self) -> None:
+        self.log.append("holds back")
+
     def on_loop_error(self, error: BaseException) -> None:
         self.log.append(error)
 
@@ -68,6 +71,9 @@ class Bench:
         client: bool = False,
         loop: IOLoop | None = None,
         compression: bool = False,
+        window_bits: int = 15,
+        no_context_takeover: bool = False,
+        threshold: int = 0,
         secure: bool = False,
         **options: Any,
     ) -> None:
@@ -84,9 +90,13 @@ class Bench:
         ours, peer = socket.socketpair()
         self.peer = RawPeer(peer, client=not client)
         self.transport = ScriptedTransport(ours, way, secure=secure)
-        deflate = Deflate(window_bits=15, no_context_takeover=False, level=6, mem_level=8)
-        self.encoder = Encoder(client=client, deflate=deflate if compression else None)
-        inflate = Inflate(window_bits=15, no_context_takeover=False, max_message_size=None)
+        agreed: dict[str, Any] = {
+            "window_bits": window_bits,
+            "no_context_takeover": no_context_takeover,
+        }
+        deflate = Deflate(**agreed, level=6, mem_level=8) if compression else None
+        self.encoder = Encoder(client=client, deflate=deflate, threshold=threshold)
+        inflate = Inflate(**agreed, max_message_size=None)
         self.decoder = Decoder(client=not client, inflate=inflate if compression else None)
         options.setdefault("ping_interval", None)
         config = ConnectionConfig(**options)
@@ -892,269 +902,6 @@ def test_there_is_one_condition(make: MakeBench) -> None:
         condition = bench.outbound.waiting()
         assert bench.outbound.waiting() is condition
         bench.outbound.notify()
-
-
-# -- Shared messages -------------------------------------------------
-
-
-@ROLES
-@pytest.mark.parametrize("opcode", [TEXT, BINARY])
-@pytest.mark.parametrize("size", [0, 5, 126, SMALL, 70_000])
-def test_a_message_for_many(make: MakeBench, client: bool, opcode: int, size: int) -> None:
-    benches = [make(client=client) for _ in range(3)]
-    payload = b"x" * size
-    assert share(opcode, payload, [bench.outbound for bench in benches]) == 3
-    keys = set()
-    for bench in benches:
-        # Only queued: who shares does not write.
-        assert bench.transport.sends == 0
-        assert list(bench.loop.dirty) == [bench.outbound]
-        bench.turn()
-        wire = bench.wire()
-        assert frames(wire) == [Frame(opcode, payload, masked=client)]
-        if client:
-            start = 2 if size < 126 else 4 if size < 65_536 else 10
-            keys.add(wire[start : start + 4])
-    assert len(keys) == (3 if client else 0)
-
-
-def test_a_message_for_nobody() -> None:
-    assert share(TEXT, b"x", []) == 0
-
-
-def test_servers_and_clients_together(make: MakeBench) -> None:
-    benches = [make(client=client) for client in (True, False, True)]
-    assert share(TEXT, b"x", (bench.outbound for bench in benches)) == 3
-    for bench in benches:
-        bench.turn()
-        assert bench.got() == [Event(TEXT, "x")]
-
-
-def test_servers_have_one_copy(make: MakeBench) -> None:
-    benches = [make() for _ in range(3)]
-    share(BINARY, bytes(100_000), [bench.outbound for bench in benches])
-    chunks = [bench.outbound._out.chunks for bench in benches]
-    assert [len(queued) for queued in chunks] == [1, 1, 1]
-    assert len({id(queued[0]) for queued in chunks}) == 1
-
-
-def test_shared_messages_keep_their_place_among_the_others(make: MakeBench) -> None:
-    bench = make()
-    bench.outbound.send(TEXT, b"1")
-    share(TEXT, b"2", [bench.outbound])
-    bench.outbound.send(TEXT, b"3")
-    share(BINARY, b"4", [bench.outbound])
-    bench.outbound.send(BINARY, b"5" * SMALL)
-    bench.outbound.send(PING, b"6")
-    assert list(bench.loop.dirty) == [bench.outbound]
-    bench.turn()
-    assert bench.got() == [
-        Event(TEXT, "1"),
-        Event(TEXT, "2"),
-        Event(TEXT, "3"),
-        Event(BINARY, b"4"),
-        Event(BINARY, b"5" * SMALL),
-        Event(PING, b"6"),
-    ]
-
-
-def test_a_member_that_waits_for_its_socket_is_not_flushed_again(make: MakeBench) -> None:
-    bench = make()
-    bench.transport.room = 1
-    bench.outbound.send(TEXT, b"1")
-    bench.turn()
-    assert bench.sender.log == [("flushed", False)]
-    assert share(TEXT, b"2", [bench.outbound]) == 1
-    assert not bench.loop.dirty
-    bench.transport.room = None
-    bench.flush()
-    assert bench.got() == [Event(TEXT, "1"), Event(TEXT, "2")]
-
-
-def test_a_closed_member_is_left_out(make: MakeBench) -> None:
-    closed, good = make(), make()
-    closed.outbound.open = False
-    assert share(TEXT, b"x", [closed.outbound, good.outbound]) == 1
-    for bench in (closed, good):
-        bench.turn()
-    assert closed.got() == []
-    assert closed.sender.log == []
-    assert good.got() == [Event(TEXT, "x")]
-
-
-def test_a_slow_member_falls_behind_and_the_others_do_not(make: MakeBench) -> None:
-    slow, good = make(send_buffer_size=1000), make(send_buffer_size=1000)
-    fill(slow)
-    assert share(TEXT, b"x", [slow.outbound, good.outbound]) == 1
-    assert slow.outbound.size == 1001
-    assert slow.sender.log == []  # the I/O thread tells it
-    slow.loop.dirty.clear()
-    slow.turn()
-    assert slow.sender.log == [("fell behind", 1001)]
-    good.turn()
-    assert good.got() == [Event(TEXT, "x")]
-    assert good.sender.log == []
-
-
-def test_a_member_with_exactly_its_buffer_full_still_takes_one(make: MakeBench) -> None:
-    bench = make(send_buffer_size=1000)
-    bench.transport.room = 0
-    bench.outbound.send(BINARY, bytes(1000 - 4))
-    assert share(BINARY, bytes(5000), [bench.outbound]) == 1
-    assert share(BINARY, b"x", [bench.outbound]) == 0
-
-
-def test_a_member_midway_gets_it_behind_the_message(make: MakeBench) -> None:
-    bench = make()
-    bench.outbound.send(TEXT, b"1", final=False)
-    assert share(BINARY, b"shared", [bench.outbound]) == 1
-    assert share(TEXT, b"shared too", [bench.outbound]) == 1
-    assert not bench.loop.dirty
-    bench.outbound.send(PING, b"2")
-    bench.outbound.send(TEXT, b"3", final=False)
-    bench.outbound.send(TEXT, b"4")
-    bench.outbound.send(TEXT, b"5")
-    bench.turn()
-    assert [(f.opcode, f.payload, f.fin) for f in frames(bench.wire())] == [
-        (TEXT, b"1", False),
-        (PING, b"2", True),
-        (0, b"3", False),
-        (0, b"4", True),
-        (BINARY, b"shared", True),
-        (TEXT, b"shared too", True),
-        (TEXT, b"5", True),
-    ]
-    # Once, not behind every fragmented message.
-    bench.outbound.send(TEXT, b"6", final=False)
-    bench.outbound.send(TEXT, b"7")
-    assert [frame.payload for frame in frames(bench.wire())] == [b"6", b"7"]
-
-
-def test_what_waits_for_the_last_fragment_has_a_bound(make: MakeBench) -> None:
-    bench = make(send_buffer_size=1000)
-    bench.outbound.send(TEXT, b"1", final=False)
-    taken = [share(BINARY, bytes(496), [bench.outbound]) for _ in range(4)]
-    assert taken == [1, 1, 1, 0]
-    bench.turn()
-    assert bench.sender.log == [("fell behind", 0)]
-
-
-def test_what_waits_for_the_last_fragment_is_written_when_there_is_room(make: MakeBench) -> None:
-    bench = make()
-    bench.outbound.send(TEXT, b"1", final=False)
-    share(BINARY, b"shared", [bench.outbound])
-    bench.transport.room = 1
-    bench.outbound.send(TEXT, b"2")
-    assert list(bench.loop.dirty) == [bench.outbound]
-    bench.transport.room = None
-    bench.turn()
-    assert [frame.payload for frame in frames(bench.wire())] == [b"1", b"2", b"shared"]
-
-
-def test_what_waits_for_the_last_fragment_goes_with_the_connection(make: MakeBench) -> None:
-    bench = make()
-    bench.outbound.send(TEXT, b"1", final=False)
-    share(BINARY, b"shared", [bench.outbound])
-    bench.give_up()
-    with pytest.raises(ConnectionClosed):
-        bench.outbound.send(TEXT, b"2")
-    assert [frame.payload for frame in frames(bench.wire())] == [b"1"]
-
-
-def test_a_member_whose_socket_fails(make: MakeBench) -> None:
-    broken, good = make(), make()
-    broken.transport.send_error = BrokenPipeError("gone")
-    assert share(TEXT, b"x", [broken.outbound, good.outbound]) == 2
-    for bench in (broken, good):
-        bench.turn()
-    assert broken.sender.log == ["write failed"]
-    assert broken.outbound.size == 0
-    assert good.got() == [Event(TEXT, "x")]
-
-
-def test_each_loop_is_told_once(make: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = make(), make()
-    benches = [one, make(loop=one.loop), other, make(loop=one.loop)]
-    told: list[tuple[IOLoop, list[Outbound]]] = []
-    for loop in (one.loop, other.loop):
-        monkeypatch.setattr(
-            loop,
-            "flush_all_soon",
-            lambda outbounds, loop=loop: told.append((loop, list(outbounds))),
-        )
-    share(TEXT, b"x", [bench.outbound for bench in benches])
-    assert told == [
-        (one.loop, [benches[0].outbound, benches[1].outbound, benches[3].outbound]),
-        (other.loop, [other.outbound]),
-    ]
-
-
-def test_a_shared_message_is_no_idleness_for_those_who_took_it(make: MakeBench) -> None:
-    good, closed = make(idle_timeout=10.0), make(idle_timeout=10.0)
-    closed.outbound.open = False
-    for bench in (good, closed):
-        bench.now += 5.0
-    share(TEXT, b"x", [good.outbound, closed.outbound])
-    assert good.watch.last_message == good.now
-    assert closed.watch.last_message == closed.now - 5.0
-
-
-def test_sharing_does_not_wait_for_a_sender_that_encodes(make: MakeBench) -> None:
-    bench = make()
-    with Gate() as gate:
-        gate_encoder(bench, gate)
-        sender = Background(bench.outbound.send, BINARY, bytes(SMALL))
-        gate.reached()
-        assert share(TEXT, b"x", [bench.outbound]) == 1
-        bench.turn()
-        assert bench.got() == [Event(TEXT, "x")]
-    assert sender.result() is None
-    assert bench.got() == [Event(BINARY, bytes(SMALL))]
-
-
-def test_shared_messages_are_not_compressed_and_do_no_harm_to_those_that_are(
-    make: MakeBench,
-) -> None:
-    bench = make(compression=True)
-    text = "again and again " * 20
-    for _ in range(3):
-        bench.outbound.send(TEXT, text.encode())
-        share(TEXT, b"plain", [bench.outbound])
-    bench.turn()
-    assert bench.got() == [Event(TEXT, text), Event(TEXT, "plain")] * 3
-
-
-def test_many_threads_share_and_send(make: MakeBench) -> None:
-    benches = [make(send_buffer_size=10_000_000) for _ in range(3)]
-    outbounds = [bench.outbound for bench in benches]
-    begin = threading.Barrier(4)
-
-    def share_all(kind: int) -> int:
-        begin.wait(HANG)
-        return sum(share(BINARY, bytes([kind, n]) * 20, outbounds) for n in range(100))
-
-    def send_all(kind: int) -> None:
-        begin.wait(HANG)
-        for n, bench in itertools.product(range(100), benches):
-            if n % 10 == 0:
-                bench.outbound.send(TEXT, b"cut ", final=False)
-                bench.outbound.send(TEXT, b"in two")
-            bench.outbound.send(BINARY, bytes([kind, n]) * 20)
-
-    threads = [Background(share_all, 1), Background(share_all, 2), Background(send_all, 3)]
-    begin.wait(HANG)
-    got: list[list[Event]] = [[] for _ in benches]
-    while any(len(events) < 310 for events in got):
-        for bench, events in zip(benches, got, strict=True):
-            bench.turn()
-            bench.flush()
-            events.extend(bench.got())
-    assert [thread.result() for thread in threads] == [300, 300, None]
-    for events in got:
-        assert [event.data for event in events if event.opcode == TEXT] == ["cut in two"] * 10
-        for kind in (1, 2, 3):
-            numbers = [e.data[1] for e in events if e.opcode == BINARY and e.data[0] == kind]
-            assert numbers == list(range(100))
 
 
 # -- Signals -----------------------------------------------------------------

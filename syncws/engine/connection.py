@@ -488,6 +488,11 @@ class Connection:
         )
         self._give_up_on(error, Close(1013, "too slow"))
 
+    def holds_back(self) -> None:
+        """Messages wait for the end of a fragmented one, which may not come."""
+        if self._budget is not None:
+            self._budget.note(self)
+
     def _give_up_on(self, error: WebSocketError, close: Close) -> None:
         """The peer does not do its part: fail the connection."""
         self.fail(error, close)

@@ -10,6 +10,7 @@ thread" may be called from anywhere and take the lock themselves.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 from collections.abc import Iterable, Sized
@@ -27,7 +28,7 @@ from .state import End
 from .transport import Transport
 from .watch import Watch
 
-__all__ = ["Outbound", "Sender", "share"]
+__all__ = ["Outbound", "Sender"]
 
 _FIN = 0x80
 
@@ -50,6 +51,9 @@ class Sender(Protocol):
     def fell_behind(self, size: int) -> None:
         """The peer has `size` bytes to read still, and now there is more."""
 
+    def holds_back(self) -> None:
+        """Messages wait for the end of a fragmented one."""
+
     def on_loop_error(self, error: BaseException) -> None:
         """A call for this one raised; it must give its descriptor up."""
 
@@ -71,8 +75,12 @@ class Outbound:
     """
 
     __slots__ = (
+        "_afresh",
+        "_alike_below",
+        "_brim",
         "_client",
         "_condition",
+        "_deflating",
         "_dirty",
         "_encoder",
         "_encoding",
@@ -87,9 +95,11 @@ class Outbound:
         "_pong_due",
         "_run_queue",
         "_sender",
+        "_settings",
         "_shared",
         "_timeout",
         "_transport",
+        "_waiters",
         "_watch",
         "attentive",
         "end",
@@ -116,10 +126,10 @@ class Outbound:
         self._dirty = loop.dirty
         self._timeout = config.send_timeout
         self._full_size = config.send_buffer_size
-        self._high = config.send_buffer_size  # bytes above which senders wait
-        self._low = config.send_buffer_size // 4  # and at which they go on
         self._client = encoder.client
+        self._settings = encoder.settings  # None: nothing is compressed
         self._plain_below = min(encoder.threshold, APART)  # bytes of a message; see `send`
+        self._alike_below = 0 if encoder.client else encoder.threshold  # the same; see `Sharing`
         self._watch = watch
 
         # Owned by the I/O thread.
@@ -144,7 +154,11 @@ class Outbound:
         self._flushing = False  # the I/O thread will write what is queued
         self._pong_due: bytes | None = None  # a pong kept back while the peer does not read
         self._midway = False  # between the fragments of a message
-        self._shared: list[bytes] | None = None  # messages that wait for the last of them
+        self._shared: OutBuffer | None = None  # groups' messages that wait for the last of them
+        self._deflating = False  # a message is being encoded, after those that are queued
+        self._afresh = False  # the next one must not refer to those before it
+        self._waiters = 0  # senders that wait for room
+        self._set_room(config.send_buffer_size)
 
     # -- Any thread ------------------------------------------------------
 
@@ -248,8 +262,19 @@ class Outbound:
 
     def _send_message(self, opcode: int, payload: bytes, final: bool) -> bool:
         """Return whether the I/O thread has to flush. Requires _encoding."""
-        parts = self._encoder.parts(opcode, payload, final)
+        if self._settings is not None:
+            with self.lock:
+                self._deflating = True
+                if self._afresh:
+                    self._encoder.begin_afresh()
+                    self._afresh = False
+        try:
+            parts = self._encoder.parts(opcode, payload, final)
+        except WebSocketError:
+            self._deflating = False
+            raise
         with self.lock:
+            self._deflating = False
             if not self.open:
                 raise self.end.closed_error()
             queued = self._write_parts(parts)
@@ -259,27 +284,33 @@ class Outbound:
 
     def held(self) -> int:
         """Return the bytes that wait to be written, also for the end of a fragmented message."""
-        out = self._out
         with self.lock:
-            return out.size + _OVERHEAD * len(out.chunks) + sum(map(len, self._shared or ()))
+            waiting = (self._out, self._shared or OutBuffer())
+            return sum(out.size + _OVERHEAD * len(out.chunks) for out in waiting)
 
     def tighten(self) -> None:
         """Have senders wait early."""
         with self.lock:
-            self._high = self._full_size // _TIGHT
-            self._low = self._high // 4
+            self._set_room(self._full_size // _TIGHT)
 
     def relax(self) -> None:
         """Have senders wait as set, again."""
         with self.lock:
-            self._high = self._full_size
-            self._low = self._high // 4
+            self._set_room(self._full_size)
             if self._out.size <= self._low:
                 self.notify()
 
     def flush_soon(self) -> None:
         """Have what is queued written by the I/O thread."""
         self._loop.flush_soon(self)
+
+    def now(self) -> float:
+        """Return the time, in seconds of the loop's clock."""
+        return self._loop.clock()
+
+    def log_soon(self, log: logging.Logger, level: int, message: str, *args: object) -> None:
+        """Have a line logged by a worker: handlers may block."""
+        self._loop.call_soon(self._loop.journal.write, log, level, message, *args)
 
     def fall_behind(self) -> None:
         """Give up a peer that reads too slowly. Does not wait."""
@@ -293,28 +324,47 @@ class Outbound:
         deadline = deadline or Deadline(timeout, self._loop.clock)
         with self.lock:
             condition = self.waiting()
-            while self._out.size > self._high and self.open:
-                remaining = deadline.remaining()
-                if remaining == 0.0:
-                    raise SendTimeout(
-                        f"no room for {timeout} s: the peer has {self._out.size} bytes still to "
-                        "read; nothing of this message was sent"
-                    )
-                condition.wait(remaining)
+            self._wait_first(1)
+            try:
+                while self._out.size > self._high and self.open:
+                    remaining = deadline.remaining()
+                    if remaining == 0.0:
+                        raise SendTimeout(
+                            f"no room for {timeout} s: the peer has {self._out.size} bytes still "
+                            "to read; nothing of this message was sent"
+                        )
+                    condition.wait(remaining)
+            finally:
+                self._wait_first(-1)
             if not self.open:
                 raise self.end.closed_error()
         return deadline
 
     # -- Under the lock --------------------------------------------------
 
-    def write(self, data: bytes) -> bool:
+    def _set_room(self, size: int) -> None:
+        """Have `size` bytes wait at the most. Requires `lock`."""
+        self._high = size  # bytes above which senders wait
+        self._low = size // 4  # and at which they go on
+        self._wait_first(0)
+
+    def _wait_first(self, more: int) -> None:
+        """So many more senders wait for room. Requires `lock`.
+
+        Messages that are dropped for want of room leave it to them, who would
+        wait in vain if a group took all that the peer's reading makes.
+        """
+        self._waiters += more
+        self._brim = self._low if self._waiters else self._high  # bytes up to which these have room
+
+    def write(self, data: bytes | memoryview) -> bool:
         """Write or queue `data`; return whether the I/O thread has to flush. Requires `lock`.
 
         With nothing queued, and no callback waiting for a worker, writing here
         saves the hand-over to the I/O thread. When callbacks do wait, a batch
         of answers is cheaper written there.
         """
-        rest: bytes | memoryview = data
+        rest = data
         if not self._out.size and not self._run_queue:
             try:
                 sent = self._transport.send(data)
@@ -375,10 +425,20 @@ class Outbound:
         """
         self._midway = midway
         shared, self._shared = self._shared, None
+        if shared is None:
+            return False
+        self._afresh = True  # some of it may be compressed
         queued = False
-        for message in shared or ():
+        for message in shared.chunks:
             queued |= self.write(message)
         return queued
+
+    def held_back(self) -> OutBuffer:
+        """Return what waits for the end of a fragmented message. Requires `lock`."""
+        if self._shared is None:
+            self._shared = OutBuffer()
+            self._loop.call_soon(self._holds_back, owner=self)
+        return self._shared
 
     def send_close(self, close: Close) -> bool:
         """Send our one close frame; return whether the I/O thread has to flush. Requires `lock`."""
@@ -487,10 +547,14 @@ class Outbound:
         if self._sender is not None:
             self._sender.fell_behind(self._out.size)
 
+    def _holds_back(self) -> None:
+        if self._sender is not None:
+            self._sender.holds_back()
+
     def release(self) -> None:
         """Give back what is queued: the socket is gone. Requires `lock`."""
         self.open = False
-        self.end.unsent += self._out.size + sum(map(len, self._shared or ()))
+        self.end.unsent += self._out.size + (self._shared.size if self._shared else 0)
         self._out.clear()
         self._shared = None
         self._sender = None
@@ -501,54 +565,3 @@ class Outbound:
         self._encoding = threading.Lock()
         self._condition = None
         self.open = False
-
-
-def share(opcode: int, payload: bytes, members: Iterable[Outbound]) -> int:
-    """Have one whole message sent to many, without blocking. Any thread.
-
-    It is encoded once and only queued here; the I/O thread gets one list of
-    all that have to write. A member that is midway in a fragmented message
-    gets it behind that; one that has too much to read already fails.
-
-    Returns:
-        The number of members that took it.
-    """
-    first = _FIN | opcode
-    plain = frame(first, payload, None)
-    dirty: dict[IOLoop, list[Outbound]] = {}
-    taken = 0
-    for member in members:
-        # RFC 6455 section 5.3: a client's frames have a key of their own each.
-        message = frame(first, payload, os.urandom(4)) if member._client else plain
-        with member.lock:
-            if not member.open:
-                continue
-            out = member._out
-            if member._midway:
-                waiting = member._shared = member._shared or []
-                behind = sum(map(len, waiting)) > member._high
-                if not behind:
-                    waiting.append(message)
-            else:
-                behind = out.size > member._high
-                if not behind:
-                    out.size += len(message)
-                    out.chunks.append(message)
-                    if not member._flushing:
-                        member._flushing = True
-                        loop = member._loop
-                        if loop in dirty:
-                            dirty[loop].append(member)
-                        else:
-                            dirty[loop] = [member]
-            if behind:
-                member.open = False  # nothing may come after what it has missed
-        if behind:
-            member.fall_behind()
-        else:
-            taken += 1
-            if member._watch.idle_timeout is not None:
-                member._watch.last_message = member._loop.clock()
-    for loop, outbounds in dirty.items():
-        loop.flush_all_soon(outbounds)
-    return taken

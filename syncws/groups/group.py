@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import threading
 import weakref
@@ -10,22 +12,27 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from ..endpoint import Endpoint, Line, check_close, connection_of, to_json
-from ..engine.outbound import share
+from ..engine.outbound import Outbound
+from ..engine.sharing import POLICIES, Sharing
 from ..protocol.events import BINARY, TEXT
 
-__all__ = ["POLICIES", "Group"]
+__all__ = ["Group"]
 
-#: What may become of a message for a member that has too much to read still.
-POLICIES = ("close", "drop_newest", "drop_oldest")
+# Seconds between lines of the log about one member that is too slow.
+_LOG_INTERVAL = 60.0
+
+_log = logging.getLogger("syncws.groups")
 
 
 class _Membership:
     """From joining to leaving: who joins again meanwhile has another one."""
 
-    __slots__ = ("connection",)
+    __slots__ = ("connection", "dropped", "log_at")
 
     def __init__(self, connection: Line) -> None:
         self.connection = connection
+        self.dropped = 0  # messages for which it had no room
+        self.log_at = -math.inf  # when more of these are worth a line of the log
 
 
 class Group:
@@ -37,15 +44,21 @@ class Group:
     Guarantees:
         - A member gets the group's messages, and what is sent to it alone, in
           the order of the calls.
-        - No member holds up another. One that has more than its
-          `send_buffer_size` still to read when the next message comes is
-          closed with 1013 (try again later), and its on_error is told.
+        - No member holds up another, nor whoever sends. What becomes of a
+          message for a member that has more than its `send_buffer_size` still
+          to read is the policy.
+        - A message comes whole or not at all. What is not sent to a member that
+          stays is counted, and told in the log.
 
     Args:
         members: Who is a member from the beginning.
         name: What it is called, if anything.
         policy: What becomes of a message for a member that has too much to
-            read still; one of `POLICIES`.
+            read still. "close": the member is closed with 1013 (try again
+            later), and its on_error is told. "drop_newest": it does not get
+            this one. "drop_oldest": it does, and not those of the group that
+            have waited for longest; if that makes no room it does not get
+            this one.
 
     Raises:
         TypeError: Of `members`, one is no `Caller` or `Client`; `name` is no str.
@@ -67,9 +80,11 @@ class Group:
             )
         self._name = name
         self._policy = policy
+        self._sharing = Sharing(policy)
         # Guarded by _lock.
         self._lock = threading.Lock()
         self._members: dict[Endpoint, _Membership] = {}
+        self._dropped = 0
         _groups.add(self)
         for member in members:
             self.add(member)
@@ -87,6 +102,16 @@ class Group:
     def policy(self) -> str:
         """What becomes of a message for a member that has too much to read still."""
         return self._policy
+
+    @property
+    def dropped(self) -> int:
+        """Messages for which a member had no room, counted for each member that missed one."""
+        return self._dropped
+
+    def dropped_of(self, member: Endpoint) -> int:
+        """Return how many messages a member has missed since it joined; 0 if it is no member."""
+        membership = self._members.get(member)
+        return 0 if membership is None else membership.dropped
 
     def __len__(self) -> int:
         return len(self._members)
@@ -164,7 +189,8 @@ class Group:
 
         Returns:
             The number of members that it is on its way to; those that are
-            being closed get nothing any more.
+            being closed get nothing any more. By "drop_oldest" it may be
+            dropped later, for those that come after it.
 
         Raises:
             TypeError: `text` is not a str.
@@ -220,7 +246,38 @@ class Group:
             if exclude:
                 members = {one: members[one] for one in members if one not in exclude}
             outbounds = [membership.connection.outbound for membership in members.values()]
-        return share(opcode, payload, outbounds)
+            sent_to = None if self._policy == "close" else list(members.items())
+        dropped: dict[Outbound, int] = {}
+        try:
+            return self._sharing.send(opcode, payload, outbounds, dropped)
+        finally:
+            if dropped and sent_to is not None:
+                self._count(dropped, zip(outbounds, sent_to, strict=True))
+
+    def _count(
+        self,
+        dropped: dict[Outbound, int],
+        members: Iterable[tuple[Outbound, tuple[Endpoint, _Membership]]],
+    ) -> None:
+        """Some members had no room."""
+        for outbound, (member, membership) in members:
+            count = dropped.get(outbound, 0)
+            if not count:
+                continue
+            now = outbound.now()
+            with self._lock:
+                self._dropped += count
+                membership.dropped += count
+                due = now >= membership.log_at
+                if due:
+                    membership.log_at = now + _LOG_INTERVAL
+            if due:
+                outbound.log_soon(
+                    _log,
+                    logging.WARNING,
+                    "%r reads too slowly for %r: %d messages were dropped for it so far",
+                    *(member, self, membership.dropped),
+                )
 
 
 def _endpoints(exclude: Endpoint | Iterable[Endpoint]) -> AbstractSet[Endpoint]:

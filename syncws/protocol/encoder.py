@@ -100,6 +100,16 @@ class Encoder:
             self._deflate.release()
         self._rested = True
 
+    @property
+    def settings(self) -> tuple[int, int, int] | None:
+        """What it compresses with, if it does; see `deflate.alone`."""
+        return None if self._deflate is None else self._deflate.settings
+
+    def begin_afresh(self) -> None:
+        """Refer to no earlier message from now on. Not between the fragments of one."""
+        if self._deflate is not None:
+            self._deflate.release()
+
     def ping(self, payload: bytes) -> bytes:
         """Return a ping frame. RFC 6455 section 5.5.2."""
         return self._control(PING, payload)

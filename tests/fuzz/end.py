@@ -12,7 +12,7 @@ from syncws.config import Compression, ConnectionConfig
 from syncws.engine.connection import Connection
 from syncws.engine.dispatch import CLOSED, IDLE, Dispatcher, Mailbox
 from syncws.engine.loop import IOLoop
-from syncws.engine.outbound import share
+from syncws.engine.sharing import share
 from syncws.engine.state import State
 from syncws.errors import (
     Close,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from syncws.engine.dispatch import Dispatcher
-from syncws.engine.outbound import share
+from syncws.engine.sharing import share
 from syncws.engine.state import State
 from syncws.errors import Close, ConnectionClosed, ProtocolError
 from syncws.protocol.events import TEXT, Event
