@@ -20,6 +20,7 @@ from .client.failover import FailoverClient
 from .config import ClientConfig, Compression, RetryConfig, ServiceConfig, TLSConfig
 from .engine.engine import Engine, default_engine
 from .errors import (
+    BackplaneError,
     Close,
     ConnectError,
     ConnectionClosed,
@@ -43,7 +44,10 @@ from .errors import (
     TLSError,
     WebSocketError,
 )
+from .groups.backplane import Backplane, MemoryBackplane, Presence
 from .groups.group import Group
+from .groups.groups import Groups, Room
+from .groups.redis import RedisBackplane
 from .native import speedups
 from .protocol.client_handshake import Response
 from .protocol.headers import Headers
@@ -58,6 +62,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "Backplane",
+    "BackplaneError",
     "BasicAuth",
     "Caller",
     "Client",
@@ -70,6 +76,7 @@ __all__ = [
     "Engine",
     "FailoverClient",
     "Group",
+    "Groups",
     "HandshakeError",
     "HandshakeRejected",
     "Headers",
@@ -77,20 +84,24 @@ __all__ = [
     "InvalidPayloadError",
     "KeepaliveTimeout",
     "Listener",
+    "MemoryBackplane",
     "MessageTimeout",
     "MessageTypeError",
     "OverloadError",
     "PayloadTooBigError",
+    "Presence",
     "ProtocolError",
     "ProxyAuthenticationError",
     "ProxyError",
     "Query",
     "ReceiveTimeout",
     "Reconnecting",
+    "RedisBackplane",
     "Request",
     "Response",
     "RetriesExhausted",
     "RetryConfig",
+    "Room",
     "SendTimeout",
     "Service",
     "ServiceConfig",

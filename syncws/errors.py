@@ -20,7 +20,8 @@
     ├── SendTimeout                   also TimeoutError: nothing of the message was sent
     ├── OverloadError                 the listener's connections hold too much together
     ├── MessageTimeout                also TimeoutError: a message took too long to come
-    └── KeepaliveTimeout              also TimeoutError: the peer stopped answering
+    ├── KeepaliveTimeout              also TimeoutError: the peer stopped answering
+    └── BackplaneError                groups of several processes: theirs cannot be reached
 
 Arguments that are wrong by themselves raise the builtin ValueError or
 TypeError before a byte is sent.
@@ -32,6 +33,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 __all__ = [
+    "BackplaneError",
     "Close",
     "ConnectError",
     "ConnectTimeout",
@@ -317,3 +319,7 @@ class KeepaliveTimeout(WebSocketError, TimeoutError):
     """Nothing came from the peer within `ping_timeout` of a keepalive ping."""
 
     status_code = 1011
+
+
+class BackplaneError(WebSocketError):
+    """What carries groups to other processes takes no message, or does not answer."""

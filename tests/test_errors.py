@@ -6,6 +6,7 @@ import pytest
 
 from syncws import errors
 from syncws.errors import (
+    BackplaneError,
     Close,
     ConnectError,
     ConnectionClosed,
@@ -37,6 +38,7 @@ from syncws.protocol.headers import Headers
     ("error", "bases"),
     [
         (WebSocketError, [Exception]),
+        (BackplaneError, [WebSocketError]),
         (ConnectError, [WebSocketError, ConnectionError, OSError]),
         (ConnectTimeout, [ConnectError, TimeoutError]),
         (HandshakeError, [ConnectError]),
