@@ -31,6 +31,7 @@ from ..timing import Deadline
 from .acceptor import Acceptor
 from .admission import Admitted, Terms, admit, agree, start
 from .door import Door
+from .functions import check_room
 from .opening import Opening
 from .routing import Route, Router
 from .site import Site
@@ -331,6 +332,7 @@ class Reception:
         refusal = check_upgrade(request)
         if refusal is None and spec is not None:
             refusal = check_origin(request, spec.config.allowed_origins, request.is_secure)
+            refusal = refusal or check_room(spec)
         if refusal is not None:
             return refusal
         if route.params:

@@ -27,6 +27,7 @@ from ..protocol.server_handshake import Refusal, check_origin, refusal_response
 from ..service import Service
 from .admission import Admitted, Terms, agree
 from .caller import Caller
+from .functions import check_room
 from .opening import Opening
 from .routing import Route, parameters_of
 from .set_cookie import set_cookie_header
@@ -423,10 +424,12 @@ class Hearing:
         return (*fields, *(("Set-Cookie", header) for header in list(self._cookies.values())))
 
     def _check_origin(self, spec: ServiceSpec) -> Refusal | None:
-        """Return why the page may not connect to a service other than the route's."""
+        """Return why the page may not connect to a service other than the route's, if so."""
         if spec is self._route.spec:
             return None  # this was checked before the resource was asked
-        return check_origin(self._request, spec.config.allowed_origins, self._request.is_secure)
+        origins = spec.config.allowed_origins
+        refusal = check_origin(self._request, origins, self._request.is_secure)
+        return refusal or check_room(spec)
 
     def _refuse(self, refusal: Refusal) -> None:
         self._reply(refusal_response(refusal))
