@@ -38,9 +38,11 @@ def connected(
     function: Callable[..., Any], path: str = "/", **options: Any
 ) -> Iterator[syncws.Client]:
     """A client of a function."""
-    with serving(function, path, **options) as listener:
-        with syncws.Client(f"ws://localhost:{listener.port}{path}") as client:
-            yield client
+    with (
+        serving(function, path, **options) as listener,
+        syncws.Client(f"ws://localhost:{listener.port}{path}") as client,
+    ):
+        yield client
 
 
 def function_threads() -> set[str]:
@@ -71,9 +73,11 @@ def test_a_function_gets_the_parameters_of_the_path() -> None:
         ws.send(f"{room} {number!r} {ws.request.path_params}")
 
     service = FunctionService(name)
-    with listening(service, "/{room}/{number:int}") as listener:
-        with syncws.Client(f"ws://localhost:{listener.port}/hall/7") as client:
-            assert client.receive(HANG) == "hall 7 {'room': 'hall', 'number': 7}"
+    with (
+        listening(service, "/{room}/{number:int}") as listener,
+        syncws.Client(f"ws://localhost:{listener.port}/hall/7") as client,
+    ):
+        assert client.receive(HANG) == "hall 7 {'room': 'hall', 'number': 7}"
 
 
 def test_iteration_ends_with_the_clients_orderly_close() -> None:
@@ -248,10 +252,10 @@ def test_the_end_of_another_connection_is_an_exception_like_others(
 
 
 def test_why_a_connection_has_failed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with serving(echo, config=syncws.ServiceConfig(max_message_size=5)) as listener:
-        with RawPeer.connect(listener) as peer:
-            peer.text("too long")
-            peer.expect_close(1009)
+    config = syncws.ServiceConfig(max_message_size=5)
+    with serving(echo, config=config) as listener, RawPeer.connect(listener) as peer:
+        peer.text("too long")
+        peer.expect_close(1009)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith("/: a connection failed: ")
@@ -330,9 +334,9 @@ def test_services_may_share_a_bound() -> None:
     threads = Threads(1)
     with serving(echo, "/one", threads=threads) as listener:
         listener.attach("/two", FunctionService(echo, threads=threads))
-        with syncws.Client(f"ws://localhost:{listener.port}/one"):
-            with pytest.raises(syncws.HandshakeRejected, match="503"):
-                syncws.Client(f"ws://localhost:{listener.port}/two")
+        url = f"ws://localhost:{listener.port}/"
+        with syncws.Client(url + "one"), pytest.raises(syncws.HandshakeRejected, match="503"):
+            syncws.Client(url + "two")
 
 
 def test_a_client_let_in_by_a_resource_in_the_last_moment_is_told_to_come_back() -> None:
