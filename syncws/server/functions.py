@@ -36,6 +36,7 @@ __all__ = [
     "WebSocket",
     "check_function",
     "check_room",
+    "name_of",
 ]
 
 _FULL = Refusal(503, "The server is busy. Try again later.", (("Retry-After", "5"),))
@@ -161,7 +162,7 @@ class FunctionService(Service):
         self.threads = threads or Threads()
 
     def __repr__(self) -> str:
-        return f"<syncws.FunctionService {_name(self.function)}>"
+        return f"<syncws.FunctionService {name_of(self.function)}>"
 
     def on_open(self, caller: Caller) -> None:
         """Never called: the inbox is told in its place, and starts the thread."""
@@ -274,7 +275,7 @@ class FunctionInbox(Mailbox):
 
     def describe(self) -> str:
         """Say what is done."""
-        return f"starting the thread of {_name(self._service.function)} at {self._where}"
+        return f"starting the thread of {name_of(self._service.function)} at {self._where}"
 
     def _leave(self) -> None:
         """The function has returned or will never be called."""
@@ -337,7 +338,7 @@ def check_function(function: object, *names: str) -> None:
             or inspect.isgeneratorfunction(called)
         ):
             raise TypeError(
-                f"{_name(function)} must be a plain function, not async and no generator: it "
+                f"{name_of(function)} must be a plain function, not async and no generator: it "
                 "runs in a thread of its own and may block"
             )
     try:
@@ -352,12 +353,13 @@ def check_function(function: object, *names: str) -> None:
     except TypeError as exc:
         wanted = ", ".join(("ws", *names))
         raise TypeError(
-            f"{_name(function)}{signature} cannot be called with a WebSocket: {exc}; write "
-            f"{_name(function)}({wanted})"
+            f"{name_of(function)}{signature} cannot be called with a WebSocket: {exc}; write "
+            f"{name_of(function)}({wanted})"
         ) from None
 
 
-def _name(function: object) -> str:
+def name_of(function: object) -> str:
+    """Return what a function is called, or else its type."""
     name: str = getattr(function, "__name__", type(function).__name__)
     return name
 

@@ -488,20 +488,29 @@ def _is_service(value: object) -> bool:
     return isinstance(value, Service) or (isinstance(value, type) and issubclass(value, Service))
 
 
-def check_resource(function: Callable[..., Any], path: str) -> None:
+def check_resource(
+    function: Callable[..., Any], path: str, parameters: Sequence[str] | None = None
+) -> None:
     """Check that a function can be the resource of a path.
+
+    Args:
+        function: The function.
+        path: The path.
+        parameters: The names of its parameters, unless the path is one of ours.
 
     Raises:
         TypeError: It is async, or cannot be called with `http`, `request` and
             the path's parameters by name.
     """
-    for parameter in parameters_of(path):
+    if parameters is None:
+        parameters = parameters_of(path)
+    for parameter in parameters:
         if parameter in ("http", "request"):
             raise TypeError(
                 f"the path {path!r} of a resource has the parameter {parameter!r}, which is the "
                 "name of what a resource gets before it: take another"
             )
-    wanted = f"(http, request{''.join(f', {name}' for name in parameters_of(path))})"
+    wanted = f"(http, request{''.join(f', {name}' for name in parameters)})"
     if not callable(function):
         raise TypeError(f"the resource of {path!r} must be a function{wanted}, not {function!r}")
     name = getattr(function, "__name__", type(function).__name__)
@@ -517,7 +526,7 @@ def check_resource(function: Callable[..., Any], path: str) -> None:
             )
     signature = inspect.signature(function)
     try:
-        signature.bind(None, None, **dict.fromkeys(parameters_of(path)))
+        signature.bind(None, None, **dict.fromkeys(parameters))
     except TypeError as exc:
         raise TypeError(
             f"{name}{signature} cannot be the resource of {path!r}: {exc}; it must take {wanted}"
