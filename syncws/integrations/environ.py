@@ -12,7 +12,7 @@ from urllib.parse import quote
 from ..endpoint import Address, address_of
 from ..protocol.http import HeadError, Request, parse_request
 
-__all__ = ["request_of"]
+__all__ = ["may_say_upgrade", "request_of"]
 
 # Characters of a path that need no quoting. RFC 3986 section 3.3.
 _PATH = "/:@!$&'()*+,;=~"
@@ -100,3 +100,11 @@ def _remote(environ: Mapping[str, Any], peer: Address) -> Address:
     if isinstance(peer, tuple) and peer[1] == port:
         port = 0  # the proxy's
     return host, port
+
+
+def may_say_upgrade(environ: Mapping[str, Any]) -> bool:
+    """Whether the server lets a 426 have the header that belongs to it.
+
+    PEP 3333 forbids it. That of wsgiref, which `manage.py runserver` is, asserts so.
+    """
+    return not str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer")

@@ -37,6 +37,7 @@ from ..server.caller import Caller
 from ..server.functions import FunctionService, Threads, WebSocket, check_function, name_of
 from ..server.upgrade import HeadersArgument, Upgrade, check_resource
 from ..service import Service
+from .environ import may_say_upgrade
 from .wsgi import Adopter, UpgradeResponse, default_adopter
 
 if TYPE_CHECKING:
@@ -423,7 +424,8 @@ def _mismatch(error: WebsocketMismatch) -> flask.Response:
     headers = {"Content-Type": "text/plain; charset=utf-8"}
     if request.headers.get("Upgrade", "").lower() == "websocket":
         return flask.Response(f"{request.path} is no WebSocket route.\n", 404, headers)
-    headers["Upgrade"] = "websocket"
+    if may_say_upgrade(request.environ):
+        headers["Upgrade"] = "websocket"
     text = "This address speaks WebSocket: connect to it with ws://, not http://.\n"
     return flask.Response(text, 426, headers)
 

@@ -187,6 +187,8 @@ def _find_reader(environ: dict[str, Any]) -> Host | None:
     """Return what can be known of a host that reads bodies through a socket's file."""
     reader = environ.get("wsgi.input")
     reader = getattr(reader, "rfile", reader)  # gevent's
+    # Django's development server has one that ends with the request's body.
+    reader = getattr(getattr(reader, "_read", None), "__self__", reader)
     raw = getattr(reader, "raw", None)
     if not isinstance(reader, io.BufferedReader) or not isinstance(raw, socket.SocketIO):
         return None
