@@ -66,8 +66,15 @@ class Relay:
             pass  # one of them is lost, and the other one learns it from the end
         finally:
             self._sock.close()
-            self._host.replace(self._given)
-            self._tls.settimeout(timeout)
+            self._leave(timeout)
+
+    def _leave(self, timeout: float | None) -> None:
+        """Give the host something else for its connection, and end that."""
+        self._host.replace(self._given).close()
+        # What it still writes would fail after the end of TLS: this ends TLS
+        # for the object that it writes to, too.
+        self._tls.shutdown(socket.SHUT_RD)
+        self._tls.settimeout(timeout)
 
     def _step(self) -> bool:
         """Carry what can be carried, or wait; return whether there will be more."""
