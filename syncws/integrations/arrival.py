@@ -23,7 +23,8 @@ from ..protocol.server_handshake import Refusal
 from ..server.admission import Admitted, Terms
 from ..server.hall import Hall
 from ..server.routing import Route
-from .hosts import Host, Moved
+from .hosts import Host, Moved, make_sink
+from .relay import Relay
 
 __all__ = ["STOPPING", "Arrival", "log_refusal"]
 
@@ -54,8 +55,7 @@ class Arrival:
 
     Attributes:
         waiting: Whether it is yet to be refused or let in. In the I/O thread.
-        relay: What is to be relayed to and from the host's connection: its
-            TLS cannot be moved.
+        relay: What is to run then, if the host speaks TLS: that cannot be moved.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Arrival:
         self._request = request
         self._attributes = attributes
         self._on_end = on_end
-        self.relay: socket.socket | None = None
+        self.relay: Relay | None = None
         # Whether it has entered (None) or must not, and then what came of it:
         # None for a connection.
         self._outcome: SimpleQueue[Refusal | None] = SimpleQueue()
@@ -123,9 +123,9 @@ class Arrival:
     def prepare(self) -> None:
         """Take the connection from the host."""
         if self._host.tls is not None:
-            ours, self.relay = socket.socketpair()
-            sink, _ = socket.socketpair()
-            sink.close()
+            ours, theirs = socket.socketpair()
+            sink, given = make_sink()
+            self.relay = Relay(self._host, theirs, given)
             self._moved = Moved(ours, sink, b"")
         else:
             self._moved = self._host.move()
@@ -189,8 +189,7 @@ class Arrival:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport = make_transport(sock, secure=self._request.is_secure)
         self._loop.register(sock, READ, self)
-        if sink.fileno() >= 0:
-            Sink(self._loop, sink)
+        Sink(self._loop, sink)
         self._moved = None
         self._end(None)
         self._hall.enter(transport, self._request.remote_address)

@@ -20,13 +20,16 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["Host", "Moved", "find_host"]
+__all__ = ["Host", "Moved", "find_host", "make_sink"]
 
 # What hosts of which no connection can be had are told by, and what they are.
 _HELPLESS = {
     "mod_wsgi.version": "mod_wsgi",
     "waitress.client_disconnected": "waitress",
 }
+
+# More than any host reads ahead.
+_MOST = 1_048_576
 
 _INSTEAD = (
     "Serve the WebSockets with a syncws.Listener on a port of its own, in the same process or "
@@ -55,7 +58,7 @@ class Host:
         name: What the host is called.
         descriptor: The number of the connection's descriptor.
         drain: Returns what the host has read and not used. It is called when
-            a read of the descriptor finds the end at once.
+            a read of the descriptor does not wait.
         tls: The socket object that speaks TLS on it, or None.
 
     Attributes:
@@ -101,19 +104,53 @@ class Host:
         Raises:
             OSError: There is no descriptor left; nothing has changed.
         """
-        descriptor = self._descriptor
-        with contextlib.ExitStack() as stack:
-            sock = stack.enter_context(socket.socket(fileno=os.dup(descriptor)))
-            sink, given = (stack.enter_context(one) for one in socket.socketpair())
+        sink, given = make_sink()
+        try:
+            sock = self.replace(given)
+        except BaseException:
+            sink.close()
+            raise
+        return Moved(sock, sink, self.read_ahead())
+
+    def replace(self, given: socket.socket) -> socket.socket:
+        """Put a socket in the place of the connection, and return that.
+
+        Args:
+            given: What the host has from now on; closed in any case.
+
+        Raises:
+            OSError: There is no descriptor left; nothing has changed.
+        """
+        with given:
+            sock = socket.socket(fileno=os.dup(self._descriptor))
             # The host has set its descriptor as it wants to have it.
-            given.setblocking(os.get_blocking(descriptor))
-            sink.setblocking(False)
-            sink.shutdown(socket.SHUT_WR)
-            os.dup2(given.fileno(), descriptor, inheritable=os.get_inheritable(descriptor))
-            given.close()
-            rest = self._drain()
-            stack.pop_all()
-        return Moved(sock, sink, rest)
+            given.setblocking(os.get_blocking(self._descriptor))
+            inheritable = os.get_inheritable(self._descriptor)
+            os.dup2(given.fileno(), self._descriptor, inheritable=inheritable)
+        return sock
+
+    def read_ahead(self) -> bytes:
+        """Return what the host has read and not used; reads no more of the connection."""
+        try:
+            return self._drain() or b""
+        except OSError:  # it would have to wait, under TLS
+            return b""
+
+    def half_close(self) -> None:
+        """Tell the client that nothing more comes."""
+        with contextlib.suppress(OSError), self._borrowed() as sock:
+            sock.shutdown(socket.SHUT_WR)
+
+
+def make_sink() -> tuple[socket.socket, socket.socket]:
+    """Return a socket that is to be read up to its end, and what a host may have instead.
+
+    A host that reads that finds the end at once.
+    """
+    sink, given = socket.socketpair()
+    sink.setblocking(False)
+    sink.shutdown(socket.SHUT_WR)
+    return sink, given
 
 
 def find_host(environ: dict[str, Any], start_response: Any = None) -> Host:
@@ -205,4 +242,5 @@ def _host_of_socket(name: str, sock: Any, drain: Callable[[], bytes]) -> Host:
 
 def _drain_reader(reader: io.BufferedReader) -> bytes:
     """Return what a reader has read ahead."""
-    return reader.read()
+    # At most one read of what is below, and none if there is something.
+    return reader.read1(_MOST)

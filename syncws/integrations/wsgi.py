@@ -47,7 +47,6 @@ from ..timing import Deadline, check_timeout
 from .arrival import STOPPING, Arrival, log_refusal
 from .environ import request_of
 from .hosts import Host, find_host
-from .relay import relay
 
 __all__ = ["Adopter", "UpgradeResponse", "default_adopter", "upgrade"]
 
@@ -360,7 +359,7 @@ class Adopter:
         if refusal is None:
             response.headers = list(fields)
             if arrival.relay is not None:
-                relay(host, arrival.relay)
+                arrival.relay.run()
         return refusal
 
     # -- Life ------------------------------------------------------------
