@@ -38,7 +38,7 @@ from ..config import ServiceConfig
 from ..server.functions import FunctionService, Threads, WebSocket, check_function, name_of
 from ..server.upgrade import HeadersArgument
 from ..service import Service
-from .environ import may_say_upgrade
+from .environ import NO_TEST_CLIENT, is_test_client, may_say_upgrade
 from .wsgi import UpgradeResponse, default_adopter
 
 __all__ = ["WebSocket", "database", "upgrade", "websocket"]
@@ -132,14 +132,19 @@ def upgrade(
         service = _Call(target, config or ServiceConfig(), _threads())
     elif config is not None:
         raise TypeError(_NO_CONFIG)
-    answer = default_adopter().upgrade(
-        environ,
-        service,
-        params=params,
-        headers=headers,
-        subprotocol=subprotocol,
-        attributes={_KEY: request, **(attributes or {})},
-    )
+    try:
+        answer = default_adopter().upgrade(
+            environ,
+            service,
+            params=params,
+            headers=headers,
+            subprotocol=subprotocol,
+            attributes={_KEY: request, **(attributes or {})},
+        )
+    except RuntimeError:
+        if is_test_client(environ):
+            raise RuntimeError(NO_TEST_CLIENT) from None
+        raise
     return _Response(answer, environ)
 
 

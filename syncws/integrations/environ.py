@@ -12,7 +12,14 @@ from urllib.parse import quote
 from ..endpoint import Address, address_of
 from ..protocol.http import HeadError, Request, parse_request
 
-__all__ = ["may_say_upgrade", "request_of"]
+__all__ = ["NO_TEST_CLIENT", "is_test_client", "may_say_upgrade", "request_of"]
+
+#: What is said to those who test a WebSocket by a framework's test client.
+NO_TEST_CLIENT = (
+    "a test client has no connection that could become a WebSocket: serve the application in a "
+    "thread of the test, for example by wsgiref.simple_server or werkzeug.serving.make_server, "
+    "and connect to it with syncws.Client"
+)
 
 # Characters of a path that need no quoting. RFC 3986 section 3.3.
 _PATH = "/:@!$&'()*+,;=~"
@@ -108,3 +115,8 @@ def may_say_upgrade(environ: Mapping[str, Any]) -> bool:
     PEP 3333 forbids it. That of wsgiref, which `manage.py runserver` is, asserts so.
     """
     return not str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer")
+
+
+def is_test_client(environ: Mapping[str, Any]) -> bool:
+    """Whether an environment looks as if no server has made it: that of a test client."""
+    return "SERVER_SOFTWARE" not in environ

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 try:
     import flask
     from flask import globals as flask_globals
+    from werkzeug.exceptions import HTTPException
     from werkzeug.routing import WebsocketMismatch
 except ImportError as exc:
     raise ImportError("syncws.integrations.flask needs Flask: pip install 'syncws[flask]'") from exc
@@ -37,7 +38,7 @@ from ..server.caller import Caller
 from ..server.functions import FunctionService, Threads, WebSocket, check_function, name_of
 from ..server.upgrade import HeadersArgument, Upgrade, check_resource
 from ..service import Service
-from .environ import may_say_upgrade
+from .environ import NO_TEST_CLIENT, is_test_client, may_say_upgrade
 from .wsgi import Adopter, UpgradeResponse, default_adopter
 
 if TYPE_CHECKING:
@@ -336,9 +337,15 @@ class WebSockets:
         attributes: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> flask.Response:
-        adopter = self._adopter or default_adopter()
+        adopter = default_adopter() if self._adopter is None else self._adopter
         attributes = {_KEY: context or _Context(), **(attributes or {})}
-        answer = adopter.upgrade(flask.request.environ, service, attributes=attributes, **options)
+        environ = flask.request.environ
+        try:
+            answer = adopter.upgrade(environ, service, attributes=attributes, **options)
+        except RuntimeError:
+            if is_test_client(environ):
+                raise RuntimeError(NO_TEST_CLIENT) from None
+            raise
         return _Response(answer)
 
 
@@ -374,6 +381,8 @@ class _Call(FunctionService):
         with ws.attributes[_KEY]():
             try:
                 super().call(ws)
+            except HTTPException as exc:  # of flask.abort
+                ws.close(1008, f"{exc.code} {exc.name}", timeout=0)
             except Exception as exc:
                 if ws.is_open:
                     app = flask.current_app
