@@ -8,13 +8,14 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from .config import ConnectionConfig
+from .engine.dispatch import Mailbox
 from .engine.outbound import Outbound
 from .engine.transport import Transport
-from .errors import Close, ConnectionClosed
+from .errors import Close, ConnectionClosed, MessageTypeError, ReceiveTimeout
 from .protocol.events import BINARY, PING, PONG, TEXT
 from .timing import check_timeout
 
@@ -22,6 +23,7 @@ __all__ = [
     "Address",
     "Endpoint",
     "Line",
+    "Receiver",
     "Sending",
     "address_of",
     "check_close",
@@ -295,6 +297,88 @@ class Endpoint:
     def latency(self) -> float | None:
         """Seconds from the last keepalive ping to its pong, None before the first."""
         return self._connection.latency
+
+
+class Receiver:
+    """Takes messages from the mailbox of an endpoint that has no callbacks.
+
+    A part of the endpoints' classes that have one.
+    """
+
+    __slots__ = ()
+
+    _connection: Line
+    _mailbox: Mailbox | None
+
+    def receive(self, timeout: float | None = None) -> str | bytes:
+        """Take the next message: a str for text, bytes for binary.
+
+        Blocks until there is one. Several threads may receive; each message
+        goes to one of them.
+
+        Args:
+            timeout: Seconds to wait, or None to wait for ever.
+
+        Raises:
+            ReceiveTimeout: No message came; the connection is still usable.
+            ConnectionClosed: The connection has ended, and every message that
+                came before the peer's close has been taken.
+            RuntimeError: A client has a callback service.
+
+        RFC 6455 section 6.2.
+        """
+        mailbox = self._mailbox
+        if mailbox is None:
+            raise RuntimeError(
+                "this client has a callback service, whose on_text and on_binary get the messages"
+            )
+        if timeout is not None:
+            check_timeout("timeout", timeout)
+        try:
+            event = mailbox.get(timeout)
+        except TimeoutError:
+            raise ReceiveTimeout(f"no message came within {timeout} s") from None
+        if event is None:
+            raise self._connection.closed_error()
+        message: str | bytes = event.data
+        return message
+
+    def receive_text(self, timeout: float | None = None) -> str:
+        """Take the next message, which must be text; in all else as `receive`.
+
+        Raises:
+            MessageTypeError: It is binary; the error's `message` has it.
+        """
+        message = self.receive(timeout)
+        if not isinstance(message, str):
+            raise MessageTypeError("text", message)
+        return message
+
+    def receive_binary(self, timeout: float | None = None) -> bytes:
+        """Take the next message, which must be binary; in all else as `receive`.
+
+        Raises:
+            MessageTypeError: It is text; the error's `message` has it.
+        """
+        message = self.receive(timeout)
+        if not isinstance(message, bytes):
+            raise MessageTypeError("binary", message)
+        return message
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        """Yield messages until an orderly close: with 1000, 1001, or without a status code.
+
+        Raises:
+            ConnectionClosed: The connection ended in any other way.
+        """
+        while True:
+            try:
+                yield self.receive()
+            except ConnectionClosed as exc:
+                close = exc.received or exc.sent
+                if exc.__cause__ is None and close is not None and close.code in (1000, 1001, 1005):
+                    return
+                raise
 
 
 def connection_of(endpoint: Endpoint) -> Line:

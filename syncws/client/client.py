@@ -10,16 +10,16 @@ import ssl as ssl_module
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..callbacks import Runner, ServiceSpec
 from ..config import ClientConfig, Compression, RetryConfig, TLSConfig
-from ..endpoint import Endpoint, Line, Sending
+from ..endpoint import Endpoint, Line, Receiver, Sending
 from ..engine.connection import Connection
 from ..engine.dispatch import Dispatcher, Inbox, Mailbox, nothing
 from ..engine.engine import Engine, default_engine
 from ..engine.loop import IOLoop
-from ..errors import ConnectError, ConnectionClosed, MessageTypeError, ReceiveTimeout
+from ..errors import ConnectError
 from ..protocol.client_handshake import Response
 from ..protocol.codec import make_codec
 from ..service import Service
@@ -41,7 +41,7 @@ _LOSS = RetryConfig()  # what counts as one without retries
 _log = logging.getLogger("syncws.client")
 
 
-class Client(Endpoint):
+class Client(Receiver, Endpoint):
     """A WebSocket connection to a server; open when the constructor returns.
 
     Without a `service` messages are taken with `receive`, or by iteration.
@@ -289,78 +289,6 @@ class Client(Endpoint):
     def cookies(self) -> http.cookiejar.CookieJar:
         """The cookies that it was given, and those that servers have set in handshakes."""
         return self._cookies.jar
-
-    # -- Receiving -------------------------------------------------------
-
-    def receive(self, timeout: float | None = None) -> str | bytes:
-        """Take the next message: a str for text, bytes for binary.
-
-        Blocks until there is one. Several threads may receive; each message
-        goes to one of them.
-
-        Args:
-            timeout: Seconds to wait, or None to wait for ever.
-
-        Raises:
-            ReceiveTimeout: No message came; the connection is still usable.
-            ConnectionClosed: The connection has ended, and every message that
-                came before the peer's close has been taken.
-            RuntimeError: The client has a callback service.
-
-        RFC 6455 section 6.2.
-        """
-        mailbox = self._mailbox
-        if mailbox is None:
-            raise RuntimeError(
-                "this client has a callback service, whose on_text and on_binary get the messages"
-            )
-        if timeout is not None:
-            check_timeout("timeout", timeout)
-        try:
-            event = mailbox.get(timeout)
-        except TimeoutError:
-            raise ReceiveTimeout(f"no message came within {timeout} s") from None
-        if event is None:
-            raise self._connection.closed_error()
-        message: str | bytes = event.data
-        return message
-
-    def receive_text(self, timeout: float | None = None) -> str:
-        """Take the next message, which must be text; in all else as `receive`.
-
-        Raises:
-            MessageTypeError: It is binary; the error's `message` has it.
-        """
-        message = self.receive(timeout)
-        if not isinstance(message, str):
-            raise MessageTypeError("text", message)
-        return message
-
-    def receive_binary(self, timeout: float | None = None) -> bytes:
-        """Take the next message, which must be binary; in all else as `receive`.
-
-        Raises:
-            MessageTypeError: It is text; the error's `message` has it.
-        """
-        message = self.receive(timeout)
-        if not isinstance(message, bytes):
-            raise MessageTypeError("binary", message)
-        return message
-
-    def __iter__(self) -> Iterator[str | bytes]:
-        """Yield messages until an orderly close: with 1000, 1001, or without a status code.
-
-        Raises:
-            ConnectionClosed: The connection ended in any other way.
-        """
-        while True:
-            try:
-                yield self.receive()
-            except ConnectionClosed as exc:
-                close = exc.received or exc.sent
-                if exc.__cause__ is None and close is not None and close.code in (1000, 1001, 1005):
-                    return
-                raise
 
     # -- Life ------------------------------------------------------------
 

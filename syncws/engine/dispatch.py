@@ -319,9 +319,13 @@ class Mailbox(_Bound):
             self._added += len(event[1])
             self._delivered += 1
         elif opcode not in (CLOSE, ERROR, CLOSED):
+            self.other(event)
             return False
         self._queue.put(event)
         return self._queue.qsize() >= self._max_count or self._added - self._taken >= self._max_size
+
+    def other(self, event: Event) -> None:
+        """What is neither a message nor the end. Nobody is told of it here."""
 
     def busy(self) -> bool:
         """Whether a message waits or its receiver has not come back."""

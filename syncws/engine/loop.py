@@ -232,6 +232,10 @@ class IOLoop:
         """Whether the caller is the I/O thread."""
         return threading.current_thread() is self.thread
 
+    def join_engine(self) -> None:
+        """Count the current thread among those of this loop's engine."""
+        CURRENT.owner = self._owner
+
     def _wake(self) -> None:
         if self._pausing:
             self._pausing = False
@@ -261,7 +265,7 @@ class IOLoop:
 
     def run(self) -> None:
         """The thread's body."""
-        CURRENT.owner = self._owner
+        self.join_engine()
         try:
             while not self._stopping:
                 self._round()

@@ -230,8 +230,29 @@ class FastTransport(PlainTransport):
         super().abandon()
 
 
-def make_transport(sock: socket.socket) -> Transport:
-    """Return the transport without TLS for a connected socket, which becomes non-blocking."""
+class _SecurePlainTransport(PlainTransport):
+    """One whose TLS ends before it."""
+
+    __slots__ = ()
+    secure = True
+
+
+class _SecureFastTransport(FastTransport):
+    """One whose TLS ends before it."""
+
+    __slots__ = ()
+    secure = True
+
+
+def make_transport(sock: socket.socket, *, secure: bool = False) -> Transport:
+    """Return the transport without TLS for a connected socket, which becomes non-blocking.
+
+    Args:
+        sock: The socket.
+        secure: Whether somebody else sees to TLS.
+    """
     sock.setblocking(False)
     fast = hasattr(extension, "receive")  # Windows has none
+    if secure:
+        return _SecureFastTransport(sock) if fast else _SecurePlainTransport(sock)
     return FastTransport(sock) if fast else PlainTransport(sock)

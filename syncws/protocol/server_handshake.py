@@ -22,6 +22,7 @@ __all__ = [
     "check_origin",
     "check_upgrade",
     "choose_subprotocol",
+    "refusal_content",
     "refusal_response",
 ]
 
@@ -258,14 +259,20 @@ def refusal_response(refusal: Refusal, *, head_only: bool = False) -> bytes:
         fields += [("Upgrade", "websocket"), ("Connection", "Upgrade, close")]
     else:
         fields.append(("Connection", "close"))
+    more, body = refusal_content(refusal)
+    return _response_head(refusal.status, [*fields, *more]) + (b"" if head_only else body)
+
+
+def refusal_content(refusal: Refusal) -> tuple[list[tuple[str, str]], bytes]:
+    """Return the body of a refusal, and the headers that tell of it."""
     # RFC 9110 section 6.4.1: these have no body.
     if refusal.status in (204, 304):
-        return _response_head(refusal.status, fields)
+        return [], b""
     body, kind = _body(refusal.text)
-    if "content-type" not in names:
-        fields.append(("Content-Type", kind))
-    fields.append(("Content-Length", str(len(body))))
-    return _response_head(refusal.status, fields) + (b"" if head_only else body)
+    fields = [("Content-Length", str(len(body)))]
+    if not any(name.lower() == "content-type" for name, _ in refusal.headers):
+        fields.insert(0, ("Content-Type", kind))
+    return fields, body
 
 
 def _body(text: str | bytes) -> tuple[bytes, str]:

@@ -21,6 +21,7 @@ from ..protocol.codec import make_codec
 from ..protocol.http import Request
 from ..protocol.server_handshake import accept_response, choose_subprotocol
 from .caller import Caller
+from .functions import FunctionInbox, FunctionService, WebSocket
 
 __all__ = ["Admitted", "Terms", "admit", "agree", "start"]
 
@@ -48,7 +49,7 @@ class Admitted(NamedTuple):
 
     connection: Connection
     caller: Caller
-    dispatcher: Dispatcher
+    dispatcher: Dispatcher | FunctionInbox
 
 
 def agree(
@@ -116,14 +117,17 @@ def admit(
         stream_text=spec.stream_text,
         stream_binary=spec.stream_binary,
     )
-    runner = Runner(spec, _log, path)
-    dispatcher = Dispatcher(
-        runner.handle,
-        loop,
-        max_count=config.receive_queue_size,
-        max_size=config.receive_queue_bytes,
-        on_done=on_done,
-    )
+    bounds = {"max_count": config.receive_queue_size, "max_size": config.receive_queue_bytes}
+    inbox: Dispatcher | FunctionInbox
+    kind: type[Caller] = Caller
+    bind: Callable[[Caller, Connection], None]
+    if isinstance(spec.service, FunctionService):
+        inbox = FunctionInbox(spec.service, loop, path, **bounds, on_done=on_done)
+        kind, bind = WebSocket, inbox.bind
+    else:
+        runner = Runner(spec, _log, path)
+        inbox = Dispatcher(runner.handle, loop, **bounds, on_done=on_done)
+        bind = runner.bind
     connection = Connection(
         loop,
         transport,
@@ -131,15 +135,15 @@ def admit(
         decoder=decoder,
         encoder=encoder,
         config=config,
-        inbox=dispatcher,
+        inbox=inbox,
         auto_pong="on_ping" not in spec.has,
         idle_event="on_idle_timeout" in spec.has,
         on_end=on_end,
         budget=budget,
     )
-    caller = Caller(connection, request, terms.subprotocol, addresses)
-    runner.bind(caller, connection)
-    return Admitted(connection, caller, dispatcher)
+    caller = kind(connection, request, terms.subprotocol, addresses)
+    bind(caller, connection)
+    return Admitted(connection, caller, inbox)
 
 
 def start(loop: IOLoop, admitted: Admitted, terms: Terms, rest: bytes) -> None:

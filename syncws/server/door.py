@@ -10,7 +10,6 @@ import logging
 
 from ..endpoint import Address
 from ..engine.journal import Journal
-from ..engine.transport import Transport
 from ..protocol.server_handshake import Refusal
 from ..timing import Clock
 
@@ -44,7 +43,7 @@ class Door:
         self._most_per_address = most_per_address
         self._clock = clock
         self._journal = journal
-        self._inside: dict[Transport, str | None] = {}
+        self._inside: dict[object, str | None] = {}
         self._by_address: dict[str, int] = {}
         self._warned_at: float | None = None
 
@@ -61,10 +60,10 @@ class Door:
                 )
         return None
 
-    def enter(self, transport: Transport, address: Address) -> None:
-        """Count one socket more, which is not refused."""
+    def enter(self, who: object, address: Address) -> None:
+        """Count one socket more, by whatever stands for it; it is not refused."""
         host = self._host(address)
-        self._inside[transport] = host
+        self._inside[who] = host
         if host is not None:
             self._by_address[host] = self._by_address.get(host, 0) + 1
 
@@ -80,9 +79,9 @@ class Door:
             )
         return Refusal(503, f"{text}. Try again later.", (("Retry-After", "5"),))
 
-    def leave(self, transport: Transport) -> None:
+    def leave(self, who: object) -> None:
         """A socket is gone. Harmless for one that was not let in."""
-        host = self._inside.pop(transport, None)
+        host = self._inside.pop(who, None)
         if host is not None:
             left = self._by_address[host] - 1
             if left:

@@ -24,8 +24,10 @@ from ..service import Service
 from ..timing import Deadline, check_timeout
 from .acceptor import open_sockets
 from .arguments import check_port, server_context
-from .reception import Bounds, HTTPOptions, Reception, Tally
+from .hall import Bounds
+from .reception import HTTPOptions, Reception
 from .routing import Router, parameters_of
+from .tally import Tally
 from .upgrade import check_resource
 
 if TYPE_CHECKING:
@@ -344,7 +346,7 @@ class Listener:
             if loop.abandoned:
                 self._reception.forget()
             else:
-                self._close_connections(loop, timeout, deadline, in_callback)
+                self._reception.wind_up(loop, timeout, deadline, in_callback)
         finally:
             with self._changed:
                 self._phase = _Phase.NEW
@@ -354,19 +356,6 @@ class Listener:
             self._engine.release(loop)
         self._engine.reap((deadline.remaining() or 0.0) + _ABORT)
         self._stops.put(start)
-
-    def _close_connections(
-        self, loop: IOLoop, timeout: float, deadline: Deadline, in_callback: bool
-    ) -> None:
-        loop.call_soon(self._reception.close_all, timeout)
-        ended = False
-        try:
-            ended = self._tally.wait(deadline, in_callback)
-        finally:  # also after a Ctrl-C
-            if not ended:
-                loop.call_soon(self._reception.abort_all)
-                self._tally.wait(Deadline(_ABORT), True)
-            self._reception.end()
 
     def serve_forever(self, stop_timeout: float = 10.0) -> None:
         """Listen until Ctrl-C, SIGTERM, or a `stop` from another thread; then stop.

@@ -224,12 +224,15 @@ class Opening:
         """Whether `take` or `reply` is still to come."""
         return self._phase is _Phase.WAITING
 
-    def reply(self, response: bytes) -> None:
+    def prepare(self) -> None:
+        """Nothing has to be made ready for `take`."""
+
+    def reply(self, refusal: Refusal) -> None:
         """End the wait with an answer other than 101. Harmless if it is over."""
         if self._phase is not _Phase.WAITING:
             return
         try:
-            self._answer(response)
+            self._answer(refusal_response(refusal))
         except OSError as exc:
             self._client_lost(exc)
 
@@ -278,7 +281,7 @@ class Opening:
             return
         self._on_lost()
         self._log(logging.INFO, "refused a client that waited for a resource with 503")
-        self.reply(refusal_response(_STOPPING))
+        self.reply(_STOPPING)
 
     def abort(self) -> None:
         """Close the socket. Harmless twice."""

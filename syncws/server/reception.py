@@ -12,34 +12,29 @@ import functools
 import os
 import socket
 import ssl as ssl_module
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..endpoint import Address, address_of
-from ..engine.budget import Budget
-from ..engine.connection import Connection
+from ..endpoint import address_of
 from ..engine.lane import Lane, Lanes
 from ..engine.loop import IOLoop
 from ..engine.tls import TLSTransport
 from ..engine.transport import Transport, make_transport
-from ..errors import Close
 from ..protocol.exchange import is_upgrade
 from ..protocol.http import Request
-from ..protocol.server_handshake import Refusal, check_origin, check_upgrade
-from ..timing import Deadline
+from ..protocol.server_handshake import Refusal
 from .acceptor import Acceptor
-from .admission import Admitted, Terms, admit, agree, start
-from .door import Door
+from .admission import Admitted, Terms, agree
+from .hall import Bounds, Hall, examine
 from .opening import Opening
 from .routing import Route, Router
 from .site import Site
-from .upgrade import Hearing
+from .tally import Tally
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["Bounds", "HTTPOptions", "Reception", "Tally"]
+__all__ = ["HTTPOptions", "Reception"]
 
 # Clients that are told at once that there is no room; others are cut off.
 _MOST_REFUSED = 128
@@ -48,61 +43,8 @@ _MOST_REFUSED = 128
 # could destroy the answer on its way.
 _REFUSE = 2.0
 
-_OVERLOADED = Refusal(503, "The server is overloaded. Try again later.", (("Retry-After", "5"),))
-
 #: What an opening asks about a request.
 Decide = Callable[[Request, Opening, bytes], Refusal | None]
-
-
-class Tally:
-    """Counts what a listener's stop waits for. Any thread."""
-
-    def __init__(self) -> None:
-        # Guarded by _changed.
-        self._changed = threading.Condition()
-        self._open = 0  # sockets, listening ones included
-        # Resources, requests, and connections whose on_close has not returned.
-        self._running = 0
-
-    def __repr__(self) -> str:
-        return f"<Tally of {self._open} sockets, {self._running} callbacks>"
-
-    def opened(self, number: int = 1) -> None:
-        """There are so many more sockets."""
-        with self._changed:
-            self._open += number
-
-    def closed(self, number: int = 1) -> None:
-        """There are so many less."""
-        with self._changed:
-            self._open -= number
-            self._changed.notify_all()
-
-    def begun(self, number: int = 1) -> None:
-        """So much more of the user's code is to run."""
-        with self._changed:
-            self._running += number
-
-    def done(self) -> None:
-        """One of those has returned, or will never be called."""
-        with self._changed:
-            self._running -= 1
-            self._changed.notify_all()
-
-    def forget(self) -> None:
-        """In a forked child: who held the lock is not here, nor what was counted."""
-        self._changed = threading.Condition()
-        self._open = self._running = 0
-
-    def wait(self, deadline: Deadline, sockets_only: bool) -> bool:
-        """Wait until there is nothing, or no socket; return whether that is so."""
-        with self._changed:
-            while self._open or (self._running and not sockets_only):
-                remaining = deadline.remaining()
-                if remaining == 0.0:
-                    return False
-                self._changed.wait(remaining)
-        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,16 +59,7 @@ class HTTPOptions:
     keep_alive_timeout: float | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Bounds:
-    """How many are let in, and what they may hold; see `Listener`."""
-
-    max_connections: int | None
-    max_connections_per_address: int | None
-    max_buffered_bytes: int | None
-
-
-class Reception:
+class Reception(Hall):
     """Accepts clients, and leads them to services, resources and the application.
 
     Args:
@@ -148,11 +81,10 @@ class Reception:
         tally: Tally,
         unix_path: str | None,
     ) -> None:
+        super().__init__(bounds, tally)
         self._router = router
         self.tls = tls
         self._options = options
-        self._bounds = bounds
-        self._tally = tally
         self._unix_path = unix_path
         self._site: Site | None = None
         if options.app is not None:
@@ -167,14 +99,10 @@ class Reception:
             )
 
         # Owned by the I/O thread; before that `start` sets what it is to begin with.
-        self._loop: IOLoop | None = None
         self._deciding: Lane | None = None
-        self._door: Door | None = None
-        self._budget: Budget | None = None
         self._acceptors: list[Acceptor] = []
         self._openings: set[Opening] = set()
         self._refusing: set[Opening] = set()  # those of them that will hear a 503
-        self._connections: set[Connection] = set()
 
     def start(self, loop: IOLoop, sockets: list[socket.socket], lanes: Lanes) -> None:
         """Listen.
@@ -184,40 +112,23 @@ class Reception:
             sockets: The listening sockets; owned from now on.
             lanes: The loop's, for what may block.
         """
-        self._loop = loop
+        self.open(loop)
         self._deciding = lanes.deciding
         self._tally.opened(len(sockets))
-        bounds = self._bounds
-        if bounds.max_connections is not None or bounds.max_connections_per_address is not None:
-            self._door = Door(
-                bounds.max_connections,
-                bounds.max_connections_per_address,
-                loop.clock,
-                loop.journal,
-            )
-        if bounds.max_buffered_bytes is not None:
-            self._budget = Budget(loop, self._connections, bounds.max_buffered_bytes)
         self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
         if self._site is not None:
             self._site.start(loop, lanes.serving)
         for acceptor in self._acceptors:
             loop.call_soon(acceptor.listen, owner=acceptor)
 
-    def end(self) -> None:
-        """Nothing is left to look after: of this start, for the next may come at once."""
-        if self._loop is not None and self._budget is not None:
-            self._loop.call_soon(self._budget.end)
-
     def forget(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._acceptors = []
         self._openings = set()
         self._refusing = set()
-        self._connections = set()
-        self._door = self._budget = None
         if self._site is not None:
             self._site.forget()
-        self._tally.forget()
+        super().forget()
 
     # -- I/O thread ------------------------------------------------------
 
@@ -234,8 +145,7 @@ class Reception:
             self._site.end_soon()
         for opening in list(self._openings):
             opening.stop()
-        for connection in list(self._connections):
-            connection.start_close(Close(1001, "the server is going away"), timeout)
+        super().close_all(timeout)
 
     def abort_all(self) -> None:
         """End what there is now."""
@@ -243,14 +153,13 @@ class Reception:
             opening.abort()
         if self._site is not None:
             self._site.abort()
-        for connection in list(self._connections):
-            connection.abort()
+        super().abort_all()
 
     def _accepted(self, sock: socket.socket) -> None:
         assert self._loop is not None
         try:
             address = address_of(sock.getpeername()) if self._door is not None else ""
-            refusal = self._refusal(address)
+            refusal = self.refusal(address)
             if refusal is not None and len(self._refusing) >= _MOST_REFUSED:
                 sock.close()
                 return
@@ -266,18 +175,11 @@ class Reception:
             sock.close()  # the client went away meanwhile
             return
         if refusal is None:
-            if self._door is not None:
-                self._door.enter(transport, address)
+            self.enter(transport, address)
             self._open_socket(transport, self._options.handshake_timeout)
         else:
             opening = self._open_socket(transport, _REFUSE, decide=lambda *_: refusal)
             self._refusing.add(opening)
-
-    def _refusal(self, address: Address) -> Refusal | None:
-        """Return why a client has to stay outside, if that is so."""
-        if self._budget is not None and self._budget.full:
-            return _OVERLOADED
-        return self._door.refusal(address) if self._door is not None else None
 
     def _open_socket(
         self,
@@ -302,7 +204,7 @@ class Reception:
             )
         except BaseException:
             transport.close()
-            self._left(transport)
+            self.leave(transport)
             raise
         self._tally.opened()
         self._openings.add(opening)
@@ -312,12 +214,8 @@ class Reception:
         self._openings.discard(opening)
         self._refusing.discard(opening)
         if opening.transport.sock.fileno() < 0:  # else it was taken
-            self._left(opening.transport)
+            self.leave(opening.transport)
         self._tally.closed()
-
-    def _left(self, transport: Transport) -> None:
-        if self._door is not None:
-            self._door.leave(transport)
 
     def _decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
         """Refuse a request, make its socket a connection, or ask a resource or the application."""
@@ -328,9 +226,7 @@ class Reception:
         if route is None:
             return Refusal(404, f"No WebSocket service is attached to {request.raw_path}")
         spec = route.spec
-        refusal = check_upgrade(request)
-        if refusal is None and spec is not None:
-            refusal = check_origin(request, spec.config.allowed_origins, request.is_secure)
+        refusal = examine(request, spec)
         if refusal is not None:
             return refusal
         if route.params:
@@ -343,18 +239,9 @@ class Reception:
         return None
 
     def _ask(self, request: Request, opening: Opening, rest: bytes, route: Route) -> None:
-        assert self._loop is not None
-        self._tally.begun()
-        hearing = Hearing(
-            self._loop,
-            opening,
-            request,
-            route,
-            admit=functools.partial(self._admit, request, opening, rest, route.path),
-            on_done=self._tally.done,
-        )
+        admit = functools.partial(self._admit, request, opening, rest, route.path)
         assert self._deciding is not None
-        hearing.begin(self._deciding)
+        self.hear(opening, request, route, admit=admit).begin(self._deciding)
 
     def _admit(
         self,
@@ -365,28 +252,8 @@ class Reception:
         terms: Terms,
         held: bool = False,
     ) -> Admitted:
-        """Make an opening a connection; its callbacks may have to wait for `go_on`."""
-        loop = self._loop
-        assert loop is not None
         local = address_of(opening.transport.sock.getsockname())
-        self._tally.opened()
-        self._tally.begun()
-        admitted = admit(
-            loop,
-            opening.take(),
-            request,
-            path,
-            terms,
-            addresses=(local, request.remote_address),
-            on_done=self._tally.done,
-            on_end=self._connection_ended,
-            budget=self._budget,
-        )
-        self._connections.add(admitted.connection)
-        if held:
-            admitted.dispatcher.hold()
-        start(loop, admitted, terms, rest)
-        return admitted
+        return self.let_in(opening, request, rest, path, terms, held, local=local)
 
     def _request_begun(self) -> None:
         # The application's call and the socket, which is not waited for
@@ -395,14 +262,9 @@ class Reception:
 
     def _request_ended(self, transport: Transport, rest: bytes | None) -> None:
         if rest is None:
-            self._left(transport)
+            self.leave(transport)
         else:
             opening = self._open_socket(transport, self._options.keep_alive_timeout, resumed=True)
             if rest:
                 opening.resume(rest)
         self._tally.done()
-
-    def _connection_ended(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-        self._left(connection.transport)
-        self._tally.closed()

@@ -12,13 +12,14 @@ import enum
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from ..callbacks import ServiceSpec
 from ..engine.lane import Lane
 from ..engine.loop import IOLoop
+from ..engine.transport import Transport
 from ..errors import Close, ConnectionClosed
 from ..logs import log_safely
 from ..protocol.headers import normalize_extra_headers
@@ -27,15 +28,41 @@ from ..protocol.server_handshake import Refusal, check_origin, refusal_response
 from ..service import Service
 from .admission import Admitted, Terms, agree
 from .caller import Caller
-from .opening import Opening
+from .functions import check_room
 from .routing import Route, parameters_of
 from .set_cookie import set_cookie_header
 
-__all__ = ["Hearing", "Upgrade", "check_resource"]
+__all__ = ["Arriving", "HeadersArgument", "Hearing", "Upgrade", "check_offered", "check_resource"]
 
 HeadersArgument = Mapping[str, str] | Iterable[tuple[str, str]] | None
 
 _log = logging.getLogger("syncws.server")
+
+
+class Arriving(Protocol):
+    """A client whose request has come, and who waits for the answer. See `Opening`."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `take` or `reply` is still to come."""
+
+    def take(self) -> Transport:
+        """Give the socket up to a connection."""
+
+    def wait(self, on_lost: Callable[[], None]) -> None:
+        """Wait until `take` or `reply`; `on_lost` is called if it comes to neither."""
+
+    def prepare(self) -> None:
+        """Make ready for `take`. In the thread of whoever accepts the client."""
+
+    def has_left(self) -> bool:
+        """Whether the client has hung up, as far as the system knows. Any thread."""
+
+    def reply(self, refusal: Refusal) -> None:
+        """End the wait with an answer other than 101. Harmless if it is over."""
+
+    def abort(self) -> None:
+        """Give the client up. Harmless twice."""
 
 
 class Upgrade:
@@ -194,12 +221,14 @@ class Hearing:
             the service at once or, if the second argument is true, when the
             dispatcher goes on.
         on_done: Called in the worker after the resource.
+        headers: Headers of the 101 beside those that the resource gives.
     """
 
     __slots__ = (
         "_admit_now",
         "_admitted",
         "_cookies",
+        "_headers",
         "_lock",
         "_loop",
         "_lost",
@@ -214,12 +243,13 @@ class Hearing:
     def __init__(
         self,
         loop: IOLoop,
-        opening: Opening,
+        opening: Arriving,
         request: Request,
         route: Route,
         *,
         admit: Callable[[Terms, bool], Admitted],
         on_done: Callable[[], None],
+        headers: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._loop = loop
         self._opening = opening
@@ -227,6 +257,7 @@ class Hearing:
         self._route = route
         self._admit_now = admit
         self._on_done = on_done
+        self._headers = tuple(headers)
         # What came of the admission, for `accept`; None if nothing did.
         self._outcome: SimpleQueue[Admitted | None] = SimpleQueue()
         self._lost = False  # written by the I/O thread: nobody waits for an answer any more
@@ -242,8 +273,12 @@ class Hearing:
 
     def begin(self, lane: Lane) -> None:
         """Have the resource run in a worker; the opening waits."""
-        self._opening.wait(self._lose)
+        self.await_run()
         lane.submit(self.run)
+
+    def await_run(self) -> None:
+        """Somebody else calls `run`, in whatever thread; the opening waits."""
+        self._opening.wait(self._lose)
 
     def _lose(self) -> None:
         self._lost = True
@@ -311,6 +346,7 @@ class Hearing:
             terms = self._agree(None, None, value)
             refusal = self._check_origin(terms.spec)
             if refusal is None:
+                self._opening.prepare()
                 self._loop.call_soon(self._admit, terms, False, owner=self)
             else:
                 self._refuse(refusal)
@@ -335,7 +371,7 @@ class Hearing:
             admitted.dispatcher.mute()
             admitted.connection.fail(error, Close(1011, "internal error"))
         elif phase is _Phase.ASKED:
-            self._reply(refusal_response(Refusal(500, "internal error")))
+            self._reply(Refusal(500, "internal error"))
 
     # -- The resource's thread, or another that it has handed `http` to --
 
@@ -352,6 +388,7 @@ class Hearing:
         with self._lock:
             self._move(_Phase.ACCEPTED)
             if refusal is None:
+                self._opening.prepare()
                 self._loop.call_soon(self._admit, terms, True, owner=self)
                 self._admitted = self._outcome.get()
         if refusal is not None:
@@ -368,10 +405,11 @@ class Hearing:
             body = body.encode()
             if not any(name.lower() == "content-type" for name, _ in fields):
                 fields = (*fields, ("Content-Type", "text/plain; charset=utf-8"))
-        response = refusal_response(Refusal(status, body, fields))
+        refusal = Refusal(status, body, fields)
+        refusal_response(refusal)  # raises if it cannot be sent
         with self._lock:
             self._move(_Phase.CANCELLED)
-        self._reply(response)
+        self._reply(refusal)
         target = target_for_log(self._request)
         log_safely(_log, logging.INFO, "refused %s with %d", target, status)
 
@@ -405,57 +443,74 @@ class Hearing:
                 "listener.upgrade() or to accept_upgrade(), or return one"
             )
         if subprotocol is not None:
-            self._check_offered(subprotocol)
-        fields = self._with_cookies(normalize_extra_headers(headers, RESERVED))
+            check_offered(self._request, subprotocol)
+        fields = self._with_cookies(normalize_extra_headers(headers, RESERVED)) + self._headers
         return agree(self._request, spec, subprotocol=subprotocol, headers=fields)
-
-    def _check_offered(self, subprotocol: object) -> None:
-        if not isinstance(subprotocol, str):
-            raise TypeError(f"subprotocol must be a str or None, not {subprotocol!r}")
-        offered = list(filter(None, list_of(self._request.headers, "Sec-WebSocket-Protocol")))
-        if subprotocol not in offered:
-            raise ValueError(
-                f"the client does not offer the subprotocol {subprotocol!r}; it offers: "
-                f"{', '.join(offered) or 'none'}"
-            )
 
     def _with_cookies(self, fields: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
         return (*fields, *(("Set-Cookie", header) for header in list(self._cookies.values())))
 
     def _check_origin(self, spec: ServiceSpec) -> Refusal | None:
-        """Return why the page may not connect to a service other than the route's."""
+        """Return why the page may not connect to a service other than the route's, if so."""
         if spec is self._route.spec:
             return None  # this was checked before the resource was asked
-        return check_origin(self._request, spec.config.allowed_origins, self._request.is_secure)
+        origins = spec.config.allowed_origins
+        refusal = check_origin(self._request, origins, self._request.is_secure)
+        return refusal or check_room(spec)
 
     def _refuse(self, refusal: Refusal) -> None:
-        self._reply(refusal_response(refusal))
+        self._reply(refusal)
         target = target_for_log(self._request)
         status, text = refusal.status, refusal.text
         log_safely(_log, logging.WARNING, "refused %s with %d: %s", target, status, text)
 
-    def _reply(self, response: bytes) -> None:
-        self._loop.call_soon(self._opening.reply, response, owner=self)
+    def _reply(self, refusal: Refusal) -> None:
+        self._loop.call_soon(self._opening.reply, refusal, owner=self)
+
+
+def check_offered(request: Request, subprotocol: object) -> None:
+    """Check that a client offers a subprotocol.
+
+    Raises:
+        TypeError, ValueError: It is none, or one that it does not offer.
+    """
+    if not isinstance(subprotocol, str):
+        raise TypeError(f"subprotocol must be a str or None, not {subprotocol!r}")
+    offered = list(filter(None, list_of(request.headers, "Sec-WebSocket-Protocol")))
+    if subprotocol not in offered:
+        raise ValueError(
+            f"the client does not offer the subprotocol {subprotocol!r}; it offers: "
+            f"{', '.join(offered) or 'none'}"
+        )
 
 
 def _is_service(value: object) -> bool:
     return isinstance(value, Service) or (isinstance(value, type) and issubclass(value, Service))
 
 
-def check_resource(function: Callable[..., Any], path: str) -> None:
+def check_resource(
+    function: Callable[..., Any], path: str, parameters: Sequence[str] | None = None
+) -> None:
     """Check that a function can be the resource of a path.
+
+    Args:
+        function: The function.
+        path: The path.
+        parameters: The names of its parameters, unless the path is one of ours.
 
     Raises:
         TypeError: It is async, or cannot be called with `http`, `request` and
             the path's parameters by name.
     """
-    for parameter in parameters_of(path):
+    if parameters is None:
+        parameters = parameters_of(path)
+    for parameter in parameters:
         if parameter in ("http", "request"):
             raise TypeError(
                 f"the path {path!r} of a resource has the parameter {parameter!r}, which is the "
                 "name of what a resource gets before it: take another"
             )
-    wanted = f"(http, request{''.join(f', {name}' for name in parameters_of(path))})"
+    wanted = f"(http, request{''.join(f', {name}' for name in parameters)})"
     if not callable(function):
         raise TypeError(f"the resource of {path!r} must be a function{wanted}, not {function!r}")
     name = getattr(function, "__name__", type(function).__name__)
@@ -471,7 +526,7 @@ def check_resource(function: Callable[..., Any], path: str) -> None:
             )
     signature = inspect.signature(function)
     try:
-        signature.bind(None, None, **dict.fromkeys(parameters_of(path)))
+        signature.bind(None, None, **dict.fromkeys(parameters))
     except TypeError as exc:
         raise TypeError(
             f"{name}{signature} cannot be the resource of {path!r}: {exc}; it must take {wanted}"

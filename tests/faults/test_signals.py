@@ -174,7 +174,7 @@ def test_a_stop_that_is_interrupted() -> None:
     with listening(service) as listener:
         with RawPeer.connect(listener) as peer:
             service.expect("on_open")
-            with interrupted("reception.py", "wait"):
+            with interrupted("tally.py", "wait"):
                 listener.stop(HANG)
             peer.expect_close(1001)
             peer.expect_end()
@@ -288,7 +288,7 @@ def test_a_stop_goes_on_behind_a_handler() -> None:
         service.expect("on_open")
         peer.abort()
         gate.reached()
-        with signals("reception.py", "wait") as came:
+        with signals("tally.py", "wait") as came:
             opening = when(came, gate.open)
             listener.stop(HANG)
             opening.result()

@@ -13,7 +13,7 @@ import pytest
 
 import syncws
 from syncws.server import reception as module
-from syncws.server.reception import Tally
+from syncws.server.tally import Tally
 from tests.support import (
     BINARY,
     CONT,

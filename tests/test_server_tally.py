@@ -1,8 +1,8 @@
-"""What a listener's stop waits for; the rest of a reception is tested through listeners."""
+"""What the stop of a listener waits for."""
 
 from __future__ import annotations
 
-from syncws.server.reception import Tally
+from syncws.server.tally import Tally
 from syncws.timing import Deadline
 from tests.support import HANG, QUIET, Task
 

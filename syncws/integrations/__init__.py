@@ -1,0 +1,1 @@
+"""syncws inside other people's servers and frameworks."""

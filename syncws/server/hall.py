@@ -1,0 +1,233 @@
+"""Where clients are once their request is known: what all servers have in common.
+
+A server whose sockets were accepted here is a `Reception`; one that gets them
+from another server has no more than this.
+
+Threads: `open`, `end`, `forget`, `wind_up` and the making of it belong to
+whoever starts and stops the server; everything else runs in the I/O thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..callbacks import ServiceSpec
+from ..endpoint import Address
+from ..engine.budget import Budget
+from ..engine.connection import Connection
+from ..engine.loop import IOLoop
+from ..errors import Close
+from ..protocol.http import Request
+from ..protocol.server_handshake import Refusal, check_origin, check_upgrade
+from ..timing import Deadline
+from .admission import Admitted, Terms, admit, start
+from .door import Door
+from .functions import check_room
+from .routing import Route
+from .tally import Tally
+from .upgrade import Arriving, Hearing
+
+__all__ = ["Bounds", "Hall", "examine"]
+
+# Seconds that sockets may take to go away once they were aborted.
+_ABORT = 1.0
+
+_OVERLOADED = Refusal(503, "The server is overloaded. Try again later.", (("Retry-After", "5"),))
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """How many are let in, and what they may hold; see `Listener`."""
+
+    max_connections: int | None
+    max_connections_per_address: int | None
+    max_buffered_bytes: int | None
+
+
+def examine(request: Request, spec: ServiceSpec | None) -> Refusal | None:
+    """Return why a request may not have a WebSocket, before anybody is asked. Any thread.
+
+    Args:
+        request: The request.
+        spec: The service, or None if a resource is to choose it.
+    """
+    refusal = check_upgrade(request)
+    if refusal is None and spec is not None:
+        refusal = check_origin(request, spec.config.allowed_origins, request.is_secure)
+        refusal = refusal or check_room(spec)
+    return refusal
+
+
+class Hall:
+    """Lets clients in, keeps what they are to what is allowed, and sends them home.
+
+    Args:
+        bounds: How many are let in.
+        tally: Is told of every socket, and of all that runs the user's code.
+    """
+
+    def __init__(self, bounds: Bounds, tally: Tally) -> None:
+        self._bounds = bounds
+        self._tally = tally
+
+        # Owned by the I/O thread; before that `open` sets what it is to begin with.
+        self._loop: IOLoop | None = None
+        self._door: Door | None = None
+        self._budget: Budget | None = None
+        self._connections: set[Connection] = set()
+
+    def open(self, loop: IOLoop) -> None:
+        """Let clients in from now on, in this loop."""
+        self._loop = loop
+        bounds = self._bounds
+        if bounds.max_connections is not None or bounds.max_connections_per_address is not None:
+            self._door = Door(
+                bounds.max_connections,
+                bounds.max_connections_per_address,
+                loop.clock,
+                loop.journal,
+            )
+        if bounds.max_buffered_bytes is not None:
+            self._budget = Budget(loop, self._connections, bounds.max_buffered_bytes)
+
+    def end(self) -> None:
+        """Nothing is left to look after: of this start, for the next may come at once."""
+        if self._loop is not None and self._budget is not None:
+            self._loop.call_soon(self._budget.end)
+
+    def forget(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._connections = set()
+        self._door = self._budget = None
+        self._tally.forget()
+
+    def wind_up(self, loop: IOLoop, timeout: float, deadline: Deadline, sockets_only: bool) -> None:
+        """End what there is, and wait for it.
+
+        Args:
+            loop: The loop that this was started with.
+            timeout: Seconds for closing handshakes.
+            deadline: When what is left is aborted.
+            sockets_only: Do not wait for the user's code.
+        """
+        loop.call_soon(self.close_all, timeout)
+        ended = False
+        try:
+            ended = self._tally.wait(deadline, sockets_only)
+        finally:  # also after a Ctrl-C
+            if not ended:
+                loop.call_soon(self.abort_all)
+                self._tally.wait(Deadline(_ABORT), True)
+            self.end()
+
+    # -- I/O thread ------------------------------------------------------
+
+    def close_all(self, timeout: float) -> None:
+        """End every connection within `timeout` seconds."""
+        for connection in list(self._connections):
+            connection.start_close(Close(1001, "the server is going away"), timeout)
+
+    def abort_all(self) -> None:
+        """End every connection now."""
+        for connection in list(self._connections):
+            connection.abort()
+
+    def refusal(self, address: Address) -> Refusal | None:
+        """Return why a client has to stay outside, if that is so."""
+        if self._budget is not None and self._budget.full:
+            return _OVERLOADED
+        return self._door.refusal(address) if self._door is not None else None
+
+    def enter(self, who: object, address: Address) -> None:
+        """Count one client more, which was not refused."""
+        if self._door is not None:
+            self._door.enter(who, address)
+
+    def leave(self, who: object) -> None:
+        """Count one less. Harmless for one that was not counted."""
+        if self._door is not None:
+            self._door.leave(who)
+
+    def hear(
+        self,
+        arriving: Arriving,
+        request: Request,
+        route: Route,
+        *,
+        admit: Callable[[Terms, bool], Admitted],
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> Hearing:
+        """Return the hearing of a client before a resource; it has to run.
+
+        Args:
+            arriving: The client.
+            request: Its request.
+            route: Where the path leads: to a resource.
+            admit: Makes a connection on these terms, held if the second is true.
+            headers: Headers of the 101 beside those that the resource gives.
+        """
+        assert self._loop is not None
+        self._tally.begun()
+        return Hearing(
+            self._loop,
+            arriving,
+            request,
+            route,
+            admit=admit,
+            on_done=self._tally.done,
+            headers=headers,
+        )
+
+    def let_in(
+        self,
+        arriving: Arriving,
+        request: Request,
+        rest: bytes,
+        path: str,
+        terms: Terms,
+        held: bool = False,
+        *,
+        local: Address,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Admitted:
+        """Make a client a connection; its callbacks may have to wait for `go_on`.
+
+        Args:
+            arriving: The client.
+            request: Its request.
+            rest: What came behind that.
+            path: The path that the service stands on.
+            terms: What `agree` has returned.
+            held: Whether the callbacks wait.
+            local: The address that it came to.
+            attributes: What the caller's `attributes` begin with.
+        """
+        loop = self._loop
+        assert loop is not None
+        self._tally.opened()
+        self._tally.begun()
+        admitted = admit(
+            loop,
+            arriving.take(),
+            request,
+            path,
+            terms,
+            addresses=(local, request.remote_address),
+            on_done=self._tally.done,
+            on_end=self._connection_ended,
+            budget=self._budget,
+        )
+        self._connections.add(admitted.connection)
+        if attributes:
+            admitted.caller.attributes.update(attributes)
+        if held:
+            admitted.dispatcher.hold()
+        start(loop, admitted, terms, rest)
+        return admitted
+
+    def _connection_ended(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self.leave(connection.transport)
+        self._tally.closed()
