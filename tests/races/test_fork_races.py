@@ -121,7 +121,9 @@ def test_starting_and_stopping() -> None:
         with listener:
             assert listener.port
 
-    assert fork_amid(start_and_stop, check, "listener.py", "reception.py", "hall.py", "tally.py") > 20
+    assert (
+        fork_amid(start_and_stop, check, "listener.py", "reception.py", "hall.py", "tally.py") > 20
+    )
 
 
 def test_engines() -> None:

@@ -15,8 +15,8 @@ from syncws.engine import engine as engine_module
 from syncws.engine.engine import Engine
 from syncws.engine.lane import Lane
 from syncws.engine.state import State
-from syncws.server.tally import Tally
 from syncws.server.routing import Router
+from syncws.server.tally import Tally
 from syncws.timing import Deadline
 from tests.races.stepping import Walker
 from tests.races.wire import Wire
