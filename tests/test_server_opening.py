@@ -11,7 +11,7 @@ import pytest
 from syncws.engine.journal import Journal
 from syncws.engine.loop import READ, WRITE
 from syncws.protocol.http import Request
-from syncws.protocol.server_handshake import Refusal
+from syncws.protocol.server_handshake import Refusal, refusal_response
 from syncws.server.opening import Opening
 from tests.scripted import DirectJournal
 from tests.support import RawPeer

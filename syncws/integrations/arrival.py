@@ -28,7 +28,7 @@ from ..server.routing import Route
 from .hosts import Host, Moved, make_sink
 from .relay import Relay
 
-__all__ = ["STOPPING", "Arrival", "Sink", "log_refusal"]
+__all__ = ["STOPPING", "Arrival", "log_refusal"]
 
 STOPPING = Refusal(503, "The server is going away.", (("Retry-After", "5"),))
 _LOST = Refusal(503, "The client has gone.")
@@ -102,6 +102,7 @@ class Arrival:
         self._loop.call_soon(self._enter, owner=self)
         refusal = self._outcome.get()
         if refusal is not None:
+            log_refusal(self._request, refusal)
             return refusal
         if terms is None:
             hearing = self._hall.hear(

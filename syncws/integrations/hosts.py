@@ -135,8 +135,11 @@ class Host:
             os.dup2(given.fileno(), self._descriptor, inheritable=inheritable)
         return sock
 
-    def answer(self, response: bytes) -> socket.socket:
-        """Answer the client in the host's stead, and end the connection; return the sink."""
+    def answer(self, response: bytes) -> None:
+        """Answer the client in the host's stead, and end the connection.
+
+        What the host writes then fails, as if the client had gone.
+        """
         if self.tls is not None:
             with contextlib.suppress(OSError):
                 self.tls.sendall(response)
@@ -146,7 +149,7 @@ class Host:
                 sock.settimeout(_ANSWER)
                 sock.sendall(response)
             sock.shutdown(socket.SHUT_WR)
-        return sink
+        sink.close()
 
     def read_ahead(self) -> bytes:
         """Return what the host has read and not used; reads no more of the connection."""

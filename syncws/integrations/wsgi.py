@@ -44,7 +44,7 @@ from ..server.tally import Tally
 from ..server.upgrade import HeadersArgument, check_offered
 from ..service import Service
 from ..timing import Deadline, check_timeout
-from .arrival import STOPPING, Arrival, Sink, log_refusal
+from .arrival import STOPPING, Arrival, log_refusal
 from .environ import request_of
 from .hosts import Host, find_host
 
@@ -359,20 +359,21 @@ class Adopter:
         if route.resource is None:
             assert route.spec is not None
             terms = agree(request, route.spec, subprotocol=response._subprotocol, headers=fields)
+        refusal: Refusal | None = STOPPING
         loop = self._begin()
-        if loop is None:
-            return STOPPING
-        arrival = Arrival(
-            self._hall, loop, host, request, response._attributes, self._hall.arrival_ended
-        )
-        refusal = arrival.settle(route, fields, terms)
-        if refusal is None:
-            response.headers = list(fields)
-            if arrival.relay is not None:
-                arrival.relay.run()
-        elif late:
-            sink = host.answer(refusal_response(refusal))
-            loop.call_soon(Sink, loop, sink)
+        if loop is not None:
+            arrival = Arrival(
+                self._hall, loop, host, request, response._attributes, self._hall.arrival_ended
+            )
+            refusal = arrival.settle(route, fields, terms)
+            if refusal is None:
+                response.headers = list(fields)
+                if arrival.relay is not None:
+                    arrival.relay.run()
+                return None
+        assert refusal is not None
+        if late:
+            host.answer(refusal_response(refusal))
         return refusal
 
     # -- Life ------------------------------------------------------------
