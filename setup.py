@@ -97,6 +97,7 @@ setup(
     zip_safe=False,
     python_requires=">=3.10",
     install_requires=["wsproto>=1.3"],
+    entry_points={"console_scripts": ["syncws = syncws.cli:main"]},
     extras_require={
         "cli": CLI,
         "django": DJANGO,

@@ -52,6 +52,7 @@ from .native import speedups
 from .protocol.client_handshake import Response
 from .protocol.headers import Headers
 from .protocol.http import Query, Request
+from .server.activation import systemd_sockets
 from .server.basic_auth import BasicAuth
 from .server.caller import Caller
 from .server.listener import Listener
@@ -111,4 +112,5 @@ __all__ = [
     "WebSocketError",
     "default_engine",
     "speedups",
+    "systemd_sockets",
 ]

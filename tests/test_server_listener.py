@@ -28,7 +28,7 @@ CONFIG = syncws.ServiceConfig(ping_interval=None)
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({}, TypeError, "needs a port, 0 for a free one, or a unix_path"),
+        ({}, TypeError, "needs a port, 0 for a free one, a unix_path or sockets"),
         ({"port": "80"}, TypeError, "port must be an int, not '80'"),
         ({"port": True}, TypeError, "port must be an int, not True"),
         ({"port": 80.0}, TypeError, "port must be an int"),

@@ -411,7 +411,8 @@ class Adopter:
         try:
             if not loop.abandoned:
                 in_callback = engine.owns_current_thread()
-                self._hall.wind_up(loop, timeout, deadline, in_callback)
+                close = functools.partial(self._hall.close_all, timeout)
+                self._hall.wind_up(loop, close, deadline, in_callback)
         finally:
             with self._lock:
                 self._loop = None

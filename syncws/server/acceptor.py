@@ -7,16 +7,18 @@ the I/O thread.
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import logging
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable
 
 from ..engine.loop import READ, IOLoop
 
-__all__ = ["Acceptor", "open_sockets"]
+__all__ = ["Acceptor", "Sharing", "can_share_port", "open_sibling", "open_sockets"]
 
 # Connections accepted at once before others have their turn.
 _BATCH = 64
@@ -32,6 +34,22 @@ _ABSENT = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
 _GONE = frozenset((errno.ECONNABORTED, errno.ECONNRESET, errno.EINTR, errno.EPERM, errno.EPROTO))
 
 _log = logging.getLogger("syncws.server")
+
+
+class Sharing(enum.Enum):
+    """Who else may listen on a port."""
+
+    NOBODY = "nobody"
+    #: Whoever asks for it, of the same user.
+    ANYBODY = "anybody"
+    #: Whoever asks for it, of the same user; but nobody may be there yet.
+    FOLLOWERS = "followers"
+
+
+def can_share_port() -> bool:
+    """Whether the system spreads connections among the sockets that share a port."""
+    # Elsewhere an option of this name is something else, or all go to one of them.
+    return sys.platform == "linux" and hasattr(socket, "SO_REUSEPORT")
 
 
 class Acceptor:
@@ -107,7 +125,11 @@ class Acceptor:
 
 
 def open_sockets(
-    host: str | None, port: int, unix_path: str | None, backlog: int
+    host: str | None,
+    port: int,
+    unix_path: str | None,
+    backlog: int,
+    sharing: Sharing = Sharing.NOBODY,
 ) -> list[socket.socket]:
     """Return listening sockets: one for each address that `host` has.
 
@@ -130,7 +152,8 @@ def open_sockets(
                 # One port for all addresses: the one that the first was given.
                 port = sockets[0].getsockname()[1]
             try:
-                sockets.append(_open_inet(family, kind, proto, (address, port, *more), backlog))
+                where = (address, port, *more)
+                sockets.append(_open_inet(family, kind, proto, where, backlog, sharing))
             except OSError as exc:
                 if exc.errno not in _ABSENT:
                     raise
@@ -144,8 +167,23 @@ def open_sockets(
     return sockets
 
 
+def open_sibling(sock: socket.socket, backlog: int) -> socket.socket:
+    """Return one more listening socket on a port that may be shared.
+
+    Raises:
+        OSError: It cannot be listened on.
+    """
+    address = sock.getsockname()
+    return _open_inet(sock.family, sock.type, sock.proto, address, backlog, Sharing.ANYBODY)
+
+
 def _open_inet(
-    family: int, kind: int, proto: int, address: tuple[object, ...], backlog: int
+    family: int,
+    kind: int,
+    proto: int,
+    address: tuple[object, ...],
+    backlog: int,
+    sharing: Sharing,
 ) -> socket.socket:
     where = f"{address[0]} port {address[1]}"
     try:
@@ -159,7 +197,12 @@ def _open_inet(
         if family == socket.AF_INET6:
             # IPv4 has a socket of its own where it is wanted.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if sharing is Sharing.ANYBODY:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(address)
+        if sharing is Sharing.FOLLOWERS:
+            # Set before, it would have joined whoever listens there.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.listen(backlog)
     except OSError as exc:
         sock.close()

@@ -29,7 +29,10 @@ from .routing import Route
 from .tally import Tally
 from .upgrade import Arriving, Hearing
 
-__all__ = ["Bounds", "Hall", "examine"]
+__all__ = ["GOING_AWAY", "Bounds", "Hall", "examine"]
+
+#: What connections are closed with when their server stops.
+GOING_AWAY = Close(1001, "the server is going away")
 
 # Seconds that sockets may take to go away once they were aborted.
 _ABORT = 1.0
@@ -103,16 +106,18 @@ class Hall:
         self._door = self._budget = None
         self._tally.forget()
 
-    def wind_up(self, loop: IOLoop, timeout: float, deadline: Deadline, sockets_only: bool) -> None:
+    def wind_up(
+        self, loop: IOLoop, close: Callable[[], None], deadline: Deadline, sockets_only: bool
+    ) -> None:
         """End what there is, and wait for it.
 
         Args:
             loop: The loop that this was started with.
-            timeout: Seconds for closing handshakes.
+            close: Begins to end it: `close_all`, say. Called in the I/O thread.
             deadline: When what is left is aborted.
             sockets_only: Do not wait for the user's code.
         """
-        loop.call_soon(self.close_all, timeout)
+        loop.call_soon(close)
         ended = False
         try:
             ended = self._tally.wait(deadline, sockets_only)
@@ -127,7 +132,7 @@ class Hall:
     def close_all(self, timeout: float) -> None:
         """End every connection within `timeout` seconds."""
         for connection in list(self._connections):
-            connection.start_close(Close(1001, "the server is going away"), timeout)
+            connection.start_close(GOING_AWAY, timeout)
 
     def abort_all(self) -> None:
         """End every connection now."""

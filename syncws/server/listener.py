@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import os
 import signal
+import socket
 import ssl as ssl_module
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,8 +24,7 @@ from ..engine.engine import Engine, default_engine
 from ..engine.loop import IOLoop
 from ..service import Service
 from ..timing import Deadline, check_timeout
-from .acceptor import open_sockets
-from .arguments import check_port, server_context
+from .arguments import Binding, check_port, check_reuse_port, check_sockets, server_context
 from .hall import Bounds
 from .reception import HTTPOptions, Reception
 from .routing import Router, parameters_of
@@ -62,6 +63,13 @@ class Listener:
             listens on all interfaces, IPv4 and IPv6.
         unix_path: The path of a Unix-domain socket to listen on, in place of
             a port.
+        sockets: Listening sockets to accept on, in place of both: those of
+            `syncws.systemd_sockets()`, say. They stay yours: the listener
+            works with copies, so clients that come while it is stopped wait.
+        reuse_port: Let other processes of the same user listen on the port,
+            too, if they say so as well; Linux spreads clients among them. One
+            that stops resets clients that it has not accepted yet: `syncws
+            serve` runs several processes without that.
         ssl: The server's certificate, as a `TLSConfig` or an `ssl.SSLContext`;
             then the listener speaks wss:// only.
         engine: The threads to run on; the process's own if None.
@@ -102,6 +110,8 @@ class Listener:
         host: str = "127.0.0.1",
         *,
         unix_path: str | os.PathLike[str] | None = None,
+        sockets: Sequence[socket.socket] | None = None,
+        reuse_port: bool = False,
         ssl: TLSConfig | ssl_module.SSLContext | None = None,
         engine: Engine | None = None,
         handshake_timeout: float | None = 10.0,
@@ -116,10 +126,13 @@ class Listener:
         max_buffered_bytes: int | None = 268_435_456,
     ) -> None:
         self._unix_path = None if unix_path is None else os.fspath(unix_path)
-        self._port = check_port(port, self._unix_path)
+        self._sockets = check_sockets(sockets)
+        self._port = check_port(port, self._unix_path, self._sockets)
         if not isinstance(host, str):
             raise TypeError(f"host must be a str such as '127.0.0.1', not {host!r}")
         self._host = host
+        tcp = self._unix_path is None and self._sockets is None
+        self._sharing = check_reuse_port(reuse_port, tcp=tcp)
         self._ssl = ssl
         tls = server_context(ssl)
         if engine is not None and not isinstance(engine, Engine):
@@ -291,29 +304,50 @@ class Listener:
 
     # -- Life ------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, *, sockets: Sequence[socket.socket] | None = None) -> None:
         """Listen; returns once connections are accepted.
+
+        Args:
+            sockets: Listening sockets to use this time, whatever the listener
+                was made with; see there.
 
         Raises:
             RuntimeError: It is started already.
             OSError: The address cannot be listened on.
         """
+        given = check_sockets(sockets) or self._sockets
         with self._lock:
             if self._phase is not _Phase.NEW:
                 raise RuntimeError("the listener is started already")
-            sockets = open_sockets(self._host, self._port, self._unix_path, self._backlog)
+            opened = self.binding.open(self._sharing) if given is None else _copies(given)
             try:
                 self._loop = loop = self._engine.acquire()
             except BaseException:
-                for sock in sockets:
-                    sock.close()
+                _close(opened)
                 raise
-            self._addresses = [address_of(sock.getsockname()) for sock in sockets]
+            self._addresses = [address_of(sock.getsockname()) for sock in opened]
             self._phase = _Phase.STARTED
             self._starts += 1
-            self._reception.start(loop, sockets, self._engine.lanes(loop))
+            lanes = self._engine.lanes(loop)
+            self._reception.start(loop, opened, lanes, remove_path=given is None)
 
-    def stop(self, timeout: float = 10.0) -> None:
+    def also_accept(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept on further listening sockets, until `stop`.
+
+        They stay yours: the listener works with copies.
+
+        Raises:
+            RuntimeError: It is not started.
+        """
+        given = check_sockets(sockets)
+        with self._lock:
+            if self._phase is not _Phase.STARTED or self._loop is None or given is None:
+                raise RuntimeError("the listener is not started")
+            opened = _copies(given)
+            self._addresses += [address_of(sock.getsockname()) for sock in opened]
+            self._reception.also_accept(opened)
+
+    def stop(self, timeout: float = 10.0, *, spread: float | None = None) -> None:
         """Close every connection with 1001, and wait for them and their callbacks.
 
         New connections are refused at once, and HTTP requests under way are
@@ -325,8 +359,13 @@ class Listener:
 
         Args:
             timeout: Seconds.
+            spread: Seconds over which closing is spread, for clients that come
+                back at once, to another process; those in the midst of their
+                handshake are let in first. At most half of `timeout`. None:
+                all at once.
         """
         deadline = Deadline(_check_stop(timeout))
+        check_timeout("spread", spread)
         in_callback = self._engine.owns_current_thread()
         with self._changed:
             start = self._starts
@@ -346,7 +385,11 @@ class Listener:
             if loop.abandoned:
                 self._reception.forget()
             else:
-                self._reception.wind_up(loop, timeout, deadline, in_callback)
+                if spread is None:
+                    close = functools.partial(self._reception.close_all, timeout)
+                else:
+                    close = functools.partial(self._reception.close_slowly, timeout, spread)
+                self._reception.wind_up(loop, close, deadline, in_callback)
         finally:
             with self._changed:
                 self._phase = _Phase.NEW
@@ -427,9 +470,31 @@ class Listener:
         return self._port if self._unix_path is None else None
 
     @property
+    def binding(self) -> Binding:
+        """Where it was told to listen, if it was not given sockets."""
+        return Binding(self._host, self._port, self._unix_path, self._backlog)
+
+    @property
     def addresses(self) -> list[Address]:
         """Where it listens: (host, port) pairs, or the path of a Unix-domain socket."""
         return list(self._addresses)
+
+
+def _copies(sockets: Sequence[socket.socket]) -> list[socket.socket]:
+    copies: list[socket.socket] = []
+    try:
+        for sock in sockets:
+            copies.append(sock.dup())
+            copies[-1].setblocking(False)
+    except BaseException:
+        _close(copies)
+        raise
+    return copies
+
+
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
 
 
 def _check_stop(timeout: float) -> float:

@@ -220,6 +220,11 @@ class Opening:
             return True
 
     @property
+    def begun(self) -> bool:
+        """Whether the client is in the midst of something; not between two requests."""
+        return not self._idle
+
+    @property
     def waiting(self) -> bool:
         """Whether `take` or `reply` is still to come."""
         return self._phase is _Phase.WAITING

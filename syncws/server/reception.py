@@ -25,6 +25,7 @@ from ..protocol.http import Request
 from ..protocol.server_handshake import Refusal
 from .acceptor import Acceptor
 from .admission import Admitted, Terms, agree
+from .farewell import Farewell
 from .hall import Bounds, Hall, examine
 from .opening import Opening
 from .routing import Route, Router
@@ -86,6 +87,7 @@ class Reception(Hall):
         self.tls = tls
         self._options = options
         self._unix_path = unix_path
+        self._remove_path = True
         self._site: Site | None = None
         if options.app is not None:
             self._site = Site(
@@ -100,19 +102,24 @@ class Reception(Hall):
 
         # Owned by the I/O thread; before that `start` sets what it is to begin with.
         self._deciding: Lane | None = None
+        self._farewell: Farewell | None = None
         self._acceptors: list[Acceptor] = []
         self._openings: set[Opening] = set()
         self._refusing: set[Opening] = set()  # those of them that will hear a 503
 
-    def start(self, loop: IOLoop, sockets: list[socket.socket], lanes: Lanes) -> None:
+    def start(
+        self, loop: IOLoop, sockets: list[socket.socket], lanes: Lanes, *, remove_path: bool = True
+    ) -> None:
         """Listen.
 
         Args:
             loop: The I/O loop.
             sockets: The listening sockets; owned from now on.
             lanes: The loop's, for what may block.
+            remove_path: Whether `unix_path` is this one's to remove.
         """
         self.open(loop)
+        self._remove_path = remove_path
         self._deciding = lanes.deciding
         self._tally.opened(len(sockets))
         self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
@@ -121,11 +128,31 @@ class Reception(Hall):
         for acceptor in self._acceptors:
             loop.call_soon(acceptor.listen, owner=acceptor)
 
+    def also_accept(self, sockets: list[socket.socket]) -> None:
+        """Accept on further listening sockets; owned from now on."""
+        assert self._loop is not None
+        self._tally.opened(len(sockets))
+        for sock in sockets:
+            acceptor = Acceptor(self._loop, sock, self._accepted)
+            self._loop.call_soon(self._join, acceptor, owner=acceptor)
+
+    def _join(self, acceptor: Acceptor) -> None:
+        self._acceptors.append(acceptor)
+        acceptor.listen()
+
+    def end(self) -> None:
+        """Nothing is left to look after: of this start, for the next may come at once."""
+        super().end()
+        if self._loop is not None and self._farewell is not None:
+            self._loop.call_soon(self._farewell.end)
+            self._farewell = None
+
     def forget(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._acceptors = []
         self._openings = set()
         self._refusing = set()
+        self._farewell = None
         if self._site is not None:
             self._site.forget()
         super().forget()
@@ -134,18 +161,33 @@ class Reception(Hall):
 
     def close_all(self, timeout: float) -> None:
         """Accept no more, and end what there is within `timeout` seconds."""
-        for acceptor in self._acceptors:
-            acceptor.abort()
-        self._tally.closed(len(self._acceptors))
-        self._acceptors = []
-        if self._unix_path is not None:
-            with contextlib.suppress(OSError, ValueError):  # it may be gone, or be abstract
-                os.unlink(self._unix_path)
+        self._accept_no_more()
         if self._site is not None:
             self._site.end_soon()
         for opening in list(self._openings):
             opening.stop()
         super().close_all(timeout)
+
+    def close_slowly(self, timeout: float, spread: float) -> None:
+        """Accept no more; let in who has begun, and close over `spread` seconds, then all."""
+        assert self._loop is not None
+        if not self._openings and not self._connections:
+            self.close_all(timeout)
+            return
+        self._farewell = Farewell(
+            self._loop, self._openings, self._connections, timeout, spread, self.close_all
+        )
+        self._accept_no_more()
+        self._farewell.begin()
+
+    def _accept_no_more(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.abort()
+        self._tally.closed(len(self._acceptors))
+        self._acceptors = []
+        if self._unix_path is not None and self._remove_path:
+            with contextlib.suppress(OSError, ValueError):  # it may be gone, or be abstract
+                os.unlink(self._unix_path)
 
     def abort_all(self) -> None:
         """End what there is now."""

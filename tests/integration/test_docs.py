@@ -463,7 +463,7 @@ OPTIONS: dict[str, set[str]] = {
     "Of a connection": {field.name for field in dataclasses.fields(syncws.ServiceConfig)},
     "Of permessage-deflate": {field.name for field in dataclasses.fields(syncws.Compression)},
     "Of a listener": {*inspect.signature(syncws.Listener).parameters}
-    - {"port", "unix_path", "engine", "app"},
+    - {"port", "unix_path", "sockets", "engine", "app"},
     "Of an engine": {*inspect.signature(syncws.Engine).parameters} - {"name"},
 }
 OWNERS: dict[str, Any] = {
