@@ -44,7 +44,9 @@ class Door:
         self._most_per_address = most_per_address
         self._clock = clock
         self._journal = journal
+        # Whom a socket counts for, and whom it did when it came.
         self._inside: dict[Transport, str | None] = {}
+        self._came_for: dict[Transport, str | None] = {}
         self._by_address: dict[str, int] = {}
         self._warned_at: float | None = None
 
@@ -52,7 +54,9 @@ class Door:
         """Return why one more socket from there would have to leave, if so."""
         if self._most is not None and len(self._inside) >= self._most:
             return self._refuse("max_connections", self._most, "The server has no room")
-        host = self._host(address)
+        return self._full(self._host(address))
+
+    def _full(self, host: str | None) -> Refusal | None:
         if host is not None and self._most_per_address is not None:
             number = self._by_address.get(host, 0)
             if number >= self._most_per_address:
@@ -63,8 +67,36 @@ class Door:
 
     def enter(self, transport: Transport, address: Address) -> None:
         """Count one socket more, which is not refused."""
+        self._came_for[transport] = self._host(address)
+        self._inside[transport] = None
+        self._count(transport, self._came_for[transport])
+
+    def move(self, transport: Transport, address: Address) -> Refusal | None:
+        """Count a socket for this address from now on, or return why that cannot be.
+
+        Harmless for one that was not let in.
+        """
         host = self._host(address)
+        if transport not in self._inside or self._inside[transport] == host:
+            return None
+        refusal = self._full(host)
+        self._count(transport, None if refusal else host)
+        return refusal
+
+    def rest(self, transport: Transport) -> None:
+        """Count a socket as when it came. Harmless for one that was not let in."""
+        if transport in self._inside:
+            self._count(transport, self._came_for[transport])
+
+    def _count(self, transport: Transport, host: str | None) -> None:
+        before = self._inside[transport]
         self._inside[transport] = host
+        if before is not None:
+            left = self._by_address[before] - 1
+            if left:
+                self._by_address[before] = left
+            else:
+                del self._by_address[before]
         if host is not None:
             self._by_address[host] = self._by_address.get(host, 0) + 1
 
@@ -82,13 +114,9 @@ class Door:
 
     def leave(self, transport: Transport) -> None:
         """A socket is gone. Harmless for one that was not let in."""
-        host = self._inside.pop(transport, None)
-        if host is not None:
-            left = self._by_address[host] - 1
-            if left:
-                self._by_address[host] = left
-            else:
-                del self._by_address[host]
+        if transport in self._inside:
+            self._count(transport, None)
+            del self._inside[transport], self._came_for[transport]
 
 
 def _host(address: Address) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import socket
 import ssl as ssl_module
@@ -26,12 +27,14 @@ from ..engine.transport import Transport, make_transport
 from ..errors import Close
 from ..protocol.exchange import is_upgrade
 from ..protocol.http import Request
-from ..protocol.server_handshake import Refusal, check_origin, check_upgrade
+from ..protocol.proxy_protocol import Introduction
+from ..protocol.server_handshake import Refusal, check_origin, check_upgrade, lost_upgrade
 from ..timing import Deadline
 from .acceptor import Acceptor
 from .admission import Admitted, Terms, admit, agree, start
 from .door import Door
 from .opening import Opening
+from .proxies import Proxies
 from .routing import Route, Router
 from .site import Site
 from .upgrade import Hearing
@@ -49,6 +52,8 @@ _MOST_REFUSED = 128
 _REFUSE = 2.0
 
 _OVERLOADED = Refusal(503, "The server is overloaded. Try again later.", (("Retry-After", "5"),))
+
+_log = logging.getLogger("syncws.server")
 
 #: What an opening asks about a request.
 Decide = Callable[[Request, Opening, bytes], Refusal | None]
@@ -115,6 +120,7 @@ class HTTPOptions:
     max_body_size: int | None
     http_timeout: float | None
     keep_alive_timeout: float | None
+    proxies: Proxies | None = None  # those that are believed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +181,8 @@ class Reception:
         self._openings: set[Opening] = set()
         self._refusing: set[Opening] = set()  # those of them that will hear a 503
         self._connections: set[Connection] = set()
+        # What sockets that may have another request began with, if they had to.
+        self._introductions: dict[Transport, Introduction] = {}
 
     def start(self, loop: IOLoop, sockets: list[socket.socket], lanes: Lanes) -> None:
         """Listen.
@@ -214,6 +222,7 @@ class Reception:
         self._openings = set()
         self._refusing = set()
         self._connections = set()
+        self._introductions = {}
         self._door = self._budget = None
         if self._site is not None:
             self._site.forget()
@@ -249,7 +258,13 @@ class Reception:
     def _accepted(self, sock: socket.socket) -> None:
         assert self._loop is not None
         try:
-            address = address_of(sock.getpeername()) if self._door is not None else ""
+            address: Address = ""
+            if self._door is not None or self._options.proxies is not None:
+                address = address_of(sock.getpeername())
+            if self._turned_away(address):
+                sock.close()
+                return
+            address = self._counted(address)
             refusal = self._refusal(address)
             if refusal is not None and len(self._refusing) >= _MOST_REFUSED:
                 sock.close()
@@ -272,6 +287,45 @@ class Reception:
         else:
             opening = self._open_socket(transport, _REFUSE, decide=lambda *_: refusal)
             self._refusing.add(opening)
+
+    def _turned_away(self, address: Address) -> bool:
+        """Whether a client has come past the proxies that have to introduce it."""
+        proxies = self._options.proxies
+        if proxies is None or not proxies.turns_away(address):
+            return False
+        assert self._loop is not None
+        text = "turned %s away: with proxy_protocol only trusted_proxies may connect"
+        self._loop.journal.write(_log, logging.INFO, text, address)
+        return True
+
+    def _counted(self, address: Address) -> Address:
+        """Return the address that a socket counts for at the door."""
+        proxies = self._options.proxies
+        return address if proxies is None else proxies.counted(address)
+
+    def _introduced(self, opening: Opening) -> Refusal | None:
+        """A proxy says who the client is: return why it has to stay outside, if that is so."""
+        assert opening.introduction is not None
+        transport, source = opening.transport, opening.introduction.source
+        self._introductions[transport] = opening.introduction
+        if self._door is None or source is None or opening in self._refusing:
+            return None
+        refusal = self._door.move(transport, self._counted(source))
+        if refusal is not None:
+            self._refusing.add(opening)
+            if len(self._refusing) > _MOST_REFUSED:
+                opening.abort()
+        return refusal
+
+    def _rest(self, transport: Transport) -> None:
+        """Between requests: a proxy's next one may be another client's."""
+        if self._door is None or self._options.proxies is None:
+            return
+        introduction = self._introductions.get(transport)
+        if introduction is None or introduction.source is None:
+            self._door.rest(transport)
+        else:
+            self._door.move(transport, self._counted(introduction.source))
 
     def _refusal(self, address: Address) -> Refusal | None:
         """Return why a client has to stay outside, if that is so."""
@@ -299,6 +353,9 @@ class Reception:
                 on_end=self._opening_ended,
                 resumed=resumed,
                 head_timeout=options.handshake_timeout,
+                proxies=options.proxies,
+                introduction=self._introductions.get(transport),
+                on_introduction=self._introduced,
             )
         except BaseException:
             transport.close()
@@ -316,15 +373,22 @@ class Reception:
         self._tally.closed()
 
     def _left(self, transport: Transport) -> None:
+        self._introductions.pop(transport, None)
         if self._door is not None:
             self._door.leave(transport)
 
     def _decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
         """Refuse a request, make its socket a connection, or ask a resource or the application."""
+        if self._door is not None and self._options.proxies is not None:
+            refusal = self._door.move(opening.transport, self._counted(request.remote_address))
+            if refusal is not None:
+                return refusal
+        route = self._router.match(request.raw_path)
         if self._site is not None and not is_upgrade(request):
+            if route is not None and lost_upgrade(request):
+                return check_upgrade(request)
             self._site.serve(request, opening, rest)
             return None
-        route = self._router.match(request.raw_path)
         if route is None:
             return Refusal(404, f"No WebSocket service is attached to {request.raw_path}")
         spec = route.spec
@@ -397,6 +461,7 @@ class Reception:
         if rest is None:
             self._left(transport)
         else:
+            self._rest(transport)
             opening = self._open_socket(transport, self._options.keep_alive_timeout, resumed=True)
             if rest:
                 opening.resume(rest)
