@@ -29,6 +29,13 @@ __all__ = [
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 _QUOTED = 60
+
+# What goes wrong most often.
+_NGINX = (
+    "nginx needs: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+    'proxy_set_header Connection "upgrade";'
+)
+
 # 16 bytes in base64.
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.\-]*)://{AUTHORITY}")
@@ -80,8 +87,7 @@ def _check_tokens(request: Request) -> Refusal | None:
         return Refusal(
             426,
             "This WebSocket handshake lacks Upgrade: websocket or Connection: Upgrade, which a "
-            "proxy on the way did not hand on. nginx needs: proxy_http_version 1.1; "
-            'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";',
+            f"proxy on the way did not hand on: {_NGINX}",
         )
     return Refusal(426, "This address speaks WebSocket: connect to it with ws://, not http://.")
 
@@ -113,7 +119,10 @@ def _check_method(request: Request) -> Refusal | None:
 def _check_http_version(request: Request) -> Refusal | None:
     if request.http_version == "1.1":
         return None
-    return Refusal(400, f"A WebSocket handshake is HTTP/1.1, not HTTP/{request.http_version}.")
+    text = f"A WebSocket handshake is HTTP/1.1, not HTTP/{request.http_version}."
+    if request.http_version == "1.0":
+        text += f" If there is a proxy on the way: {_NGINX}"
+    return Refusal(400, text)
 
 
 def _check_duplicates(request: Request) -> Refusal | None:
