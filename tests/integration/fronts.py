@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -125,7 +126,11 @@ def nginx(
         assert upstream in block
     else:
         block = changed(block, {_BACKEND: backend})
-    places = {"443": f"127.0.0.1:{port}", "/etc/ssl/chat.pem": pem, "/etc/ssl/chat.key": pem}
+    places = {
+        "listen 443": f"listen 127.0.0.1:{port}",
+        "/etc/ssl/chat.pem": pem,
+        "/etc/ssl/chat.key": pem,
+    }
     block = changed(block, {**places, **changes})
     temp = "".join(f"{name}_temp_path {path}/{name}; " for name in _TEMP)
     user = "user root;" if os.geteuid() == 0 else ""
@@ -149,14 +154,26 @@ def haproxy(
         changes: What else is not as on the page.
     """
     port = free_port()
-    block = changed(blocks("haproxy")[number], {_BACKEND: backend, ":443": f"127.0.0.1:{port}"})
+    block = changed(
+        blocks("haproxy")[number], {"bind :443": f"bind 127.0.0.1:{port}", _BACKEND: backend}
+    )
     if "/etc/haproxy/chat.pem" in block:
         block = changed(block, {"/etc/haproxy/chat.pem": str(_certificate(path))})
     config = path / "haproxy.cfg"
     config.write_text(f"global\n    maxconn 256\n{changed(block, changes)}", encoding="utf-8")
     argv = [find_program("haproxy"), "-W", "-db", "-f", str(config)]
     with running(argv, log=path / "haproxy.log", ready=lambda: is_listening(port)) as program:
+        # The master listens, and says so, before it looks after signals.
+        program.wait_for(lambda: _catches(program.process.pid, signal.SIGUSR2))
         yield Front(port, program)
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal, and does not hold it back."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    masks = dict(re.findall(r"^(Sig\w+):\s*([0-9a-f]+)$", status, re.MULTILINE))
+    bit = 1 << number - 1
+    return bool(int(masks["SigCgt"], 16) & bit) and not int(masks["SigBlk"], 16) & bit
 
 
 #: nginx, and haproxy for HTTP, for TCP with PROXY headers of both versions,

