@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from syncws.protocol.headers import Headers
 from syncws.protocol.http import HeadError, HeadReader, Query, Request, parse_request
 from tests.handshakes import CUTS, FIELDS, head, pieces
 
@@ -305,3 +306,29 @@ def test_a_full_url_without_a_host_that_can_be_is_refused(target: str) -> None:
 def test_a_full_url_has_its_path(host: str) -> None:
     request = parse_request(f"GET http://{host}/x?y HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert (request.raw_path, request.query_string) == ("/x", "y")
+
+
+# -- The host --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "hosts", "told", "host"),
+    [
+        ("/", ["a.example:81"], "", "a.example:81"),
+        ("/", [], "", ""),
+        ("/", ["a.example", "b.example"], "", ""),
+        ("/", ["a.example"], "b.example", "b.example"),
+        ("http://c.example:82/x?y", ["a.example"], "", "c.example:82"),
+        ("http://c.example", ["a.example"], "", "c.example"),
+        ("http://c.example/", ["a.example"], "b.example", "b.example"),
+    ],
+)
+def test_the_host_that_was_asked_for(target: str, hosts: list[str], told: str, host: str) -> None:
+    fields = [("Host", name) for name in hosts]
+    request = Request("GET", target, "/", "", Headers(fields), forwarded_host=told)
+    assert request.host == host
+
+
+def test_who_has_sent_it_is_at_first_who_it_is_from() -> None:
+    request = parse_request(head(), remote_address=("192.0.2.1", 7))
+    assert request.peer_address == request.remote_address == ("192.0.2.1", 7)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from typing import Any
 
 import pytest
 
+from syncws.protocol.headers import Headers
 from syncws.protocol.http import RESERVED, Request
 from syncws.protocol.server_handshake import (
     Refusal,
@@ -12,6 +14,7 @@ from syncws.protocol.server_handshake import (
     check_origin,
     check_upgrade,
     choose_subprotocol,
+    lost_upgrade,
     refusal_response,
 )
 from tests.handshakes import ACCEPT, KEY, request
@@ -37,11 +40,12 @@ def test_good_requests(good: Request) -> None:
 @pytest.mark.parametrize(
     ("bad", "status", "text"),
     [
-        (request(without="Upgrade"), 426, "ws://"),
-        (request(without="Connection"), 426, "ws://"),
-        (request(("Upgrade", "websockets")), 426, "ws://"),
-        (request(("Connection", "upgrades")), 426, "ws://"),
-        (request(without="Upgrade", method="POST"), 426, "ws://"),
+        (Request("GET", "/", "/", "", Headers([("Host", "x")])), 426, "with ws://"),
+        (request(without="Upgrade"), 426, "did not hand on"),
+        (request(without="Connection"), 426, "did not hand on"),
+        (request(("Upgrade", "websockets")), 426, "did not hand on"),
+        (request(("Connection", "upgrades")), 426, "did not hand on"),
+        (request(without="Upgrade", method="POST"), 426, "did not hand on"),
         (request(("Content-Length", "5")), 400, "no body"),
         (request(("Content-Length", "0"), ("Content-Length", "00x")), 400, "no body"),
         (request(("Transfer-Encoding", "chunked")), 400, "no body"),
@@ -306,3 +310,50 @@ def test_refusal_responses(refusal: Refusal, start: bytes, end: bytes) -> None:
 def test_refusals_that_cannot_be_sent(refusal: Refusal) -> None:
     with pytest.raises(ValueError):
         refusal_response(refusal)
+
+
+# -- What proxies on the way make of it ------------------------------
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        request(without="Upgrade", version="1.0"),  # nginx with its defaults
+        request(("Connection", "close"), without="Upgrade", version="1.0"),
+        request(("Connection", "close")),
+        request(("Connection", "keep-alive")),
+    ],
+)
+def test_what_a_proxy_did_not_hand_on(lost: Request) -> None:
+    refusal = check_upgrade(lost)
+    assert refusal is not None
+    assert refusal.status == 426
+    for setting in ("proxy_http_version 1.1;", "proxy_set_header Upgrade $http_upgrade;"):
+        assert setting in str(refusal.text)
+    assert lost_upgrade(lost)
+
+
+def test_what_was_no_handshake_before_either() -> None:
+    assert not lost_upgrade(request())
+    assert not lost_upgrade(request(without="Sec-WebSocket-Key"))
+    assert not lost_upgrade(Request("GET", "/", "/", "", Headers([("Host", "x")])))
+
+
+@pytest.mark.parametrize(
+    ("host", "told", "secure", "origin", "allowed"),
+    [
+        ("inner:8000", "app.example", True, "https://app.example", True),
+        ("inner:8000", "app.example:8443", True, "https://app.example:8443", True),
+        ("inner:8000", "app.example", True, "https://inner:8000", False),
+        ("inner:8000", "app.example", True, "http://app.example", False),
+        ("inner:8000", "app.example", False, "http://app.example", True),
+        ("app.example", "", True, "https://app.example", True),
+        ("app.example", "", True, "http://app.example", False),
+        ("app.example", "evil.example", True, "https://app.example", False),
+    ],
+)
+def test_the_origin_is_compared_with_what_the_proxy_was_asked_for(
+    host: str, told: str, secure: bool, origin: str, allowed: bool
+) -> None:
+    asked = dataclasses.replace(request(("Host", host), ("Origin", origin)), forwarded_host=told)
+    assert (check_origin(asked, (), secure) is None) is allowed

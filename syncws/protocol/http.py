@@ -17,6 +17,7 @@ from .cookies import parse_cookies
 from .headers import Headers
 
 __all__ = [
+    "AUTHORITY",
     "RESERVED",
     "VERSION",
     "HeadError",
@@ -32,6 +33,9 @@ __all__ = [
 
 # The version of the protocol. RFC 6455 section 4.1.
 VERSION = "13"
+
+#: A host in lower case and its port, if there is one; a pattern with a group for each.
+AUTHORITY = r"(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]\\,]+)(?::([0-9]{1,5}))?"
 
 # Header names that users may not set, in either role.
 RESERVED = frozenset(
@@ -197,13 +201,18 @@ class Request:
         headers: The headers.
         http_version: "1.1", say.
         remote_address: The client's (host, port), or the path of its
-            Unix-domain socket.
-        is_secure: Whether it came over TLS.
+            Unix-domain socket. Behind proxies that the listener trusts it is
+            what they say; the port is 0 then unless they tell it.
+        is_secure: Whether it came over TLS, to the listener or to such a proxy.
         path_params: The parameters of the path that the service stands on, by
             name: {"room": 7} for "/chat/{room:int}".
         peer_certificate: The client's certificate if the listener demands one:
             what `ssl.SSLSocket.getpeercert` returns, with "subject",
             "subjectAltName" and others. None: the client has none.
+        peer_address: Who is at the other end of the socket: the client, or
+            the last proxy.
+        forwarded_host: What a trusted proxy was asked for in place of the
+            Host header, if it says so; see `host`.
     """
 
     method: str
@@ -216,6 +225,24 @@ class Request:
     is_secure: bool = False
     path_params: dict[str, Any] = field(default_factory=dict, hash=False)
     peer_certificate: dict[str, Any] | None = field(default=None, hash=False)
+    peer_address: tuple[str, int] | str = ""
+    forwarded_host: str = ""
+
+    @property
+    def host(self) -> str:
+        """The host that the client asked for, with its port if it has named one.
+
+        What a trusted proxy says counts before the target's, and that before
+        the Host header; "" if there is none. It is the client's word: use it
+        for links to yourself, not to decide on anything.
+        """
+        if self.forwarded_host:
+            return self.forwarded_host
+        absolute = _ABSOLUTE_FORM.match(self.target)
+        if absolute:
+            return absolute[0].split("://", 1)[1]
+        hosts = self.headers.get_all("Host")
+        return hosts[0] if len(hosts) == 1 else ""
 
     @property
     def path(self) -> str:
@@ -279,6 +306,7 @@ def parse_request(
         remote_address,
         is_secure,
         peer_certificate=peer_certificate,
+        peer_address=remote_address,
     )
 
 

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from wsproto.utilities import generate_accept_token
 
 from .headers import check_header, normalize_extra_headers
-from .http import RESERVED, VERSION, Request, has_token, list_of
+from .http import AUTHORITY, RESERVED, VERSION, Request, has_token, list_of
 
 __all__ = [
     "Refusal",
@@ -22,6 +22,7 @@ __all__ = [
     "check_origin",
     "check_upgrade",
     "choose_subprotocol",
+    "lost_upgrade",
     "refusal_content",
     "refusal_response",
 ]
@@ -29,11 +30,17 @@ __all__ = [
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 _QUOTED = 60
+
+# What goes wrong most often.
+_NGINX = (
+    "nginx needs: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+    'proxy_set_header Connection "upgrade";'
+)
+
 # 16 bytes in base64.
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
-_AUTHORITY = r"(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]\\,]+)(?::([0-9]{1,5}))?"
-_ORIGIN = re.compile(rf"([a-z][a-z0-9+.\-]*)://{_AUTHORITY}")
-_HOST = re.compile(_AUTHORITY)
+_ORIGIN = re.compile(rf"([a-z][a-z0-9+.\-]*)://{AUTHORITY}")
+_HOST = re.compile(AUTHORITY)
 _ORIGIN_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -68,12 +75,30 @@ def check_upgrade(request: Request) -> Refusal | None:
     return None
 
 
-def _check_tokens(request: Request) -> Refusal | None:
-    if has_token(request.headers, "Upgrade", "websocket") and has_token(
+def _has_tokens(request: Request) -> bool:
+    return has_token(request.headers, "Upgrade", "websocket") and has_token(
         request.headers, "Connection", "upgrade"
-    ):
+    )
+
+
+def _check_tokens(request: Request) -> Refusal | None:
+    if _has_tokens(request):
         return None
+    if lost_upgrade(request):
+        return Refusal(
+            426,
+            "This WebSocket handshake lacks Upgrade: websocket or Connection: Upgrade, which a "
+            f"proxy on the way did not hand on: {_NGINX}",
+        )
     return Refusal(426, "This address speaks WebSocket: connect to it with ws://, not http://.")
+
+
+def lost_upgrade(request: Request) -> bool:
+    """Whether this was a handshake before a proxy took it for another request.
+
+    Upgrade and Connection are for one hop; the others are handed on by all.
+    """
+    return "Sec-WebSocket-Key" in request.headers and not _has_tokens(request)
 
 
 def _check_body(request: Request) -> Refusal | None:
@@ -95,7 +120,10 @@ def _check_method(request: Request) -> Refusal | None:
 def _check_http_version(request: Request) -> Refusal | None:
     if request.http_version == "1.1":
         return None
-    return Refusal(400, f"A WebSocket handshake is HTTP/1.1, not HTTP/{request.http_version}.")
+    text = f"A WebSocket handshake is HTTP/1.1, not HTTP/{request.http_version}."
+    if request.http_version == "1.0":
+        text += f" If there is a proxy on the way: {_NGINX}"
+    return Refusal(400, text)
 
 
 def _check_duplicates(request: Request) -> Refusal | None:
@@ -163,7 +191,10 @@ def check_origin(request: Request, allowed: Sequence[str], secure: bool) -> Refu
     if origin is not None:
         if any(_split_origin(other) == origin for other in allowed):
             return None
-        if _is_same_origin(origin, request.headers.get_all("Host"), secure):
+        # What a trusted proxy was asked for is what the page's browser knows.
+        told = request.forwarded_host
+        hosts = [told] if told else request.headers.get_all("Host")
+        if _is_same_origin(origin, hosts, secure):
             return None
     return Refusal(
         403,

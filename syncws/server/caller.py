@@ -32,3 +32,8 @@ class Caller(Endpoint):
     def request(self) -> Request:
         """The handshake request: path, its parameters, query, headers and cookies."""
         return self._request
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the client has come over TLS, to the listener or to a proxy it trusts."""
+        return self._request.is_secure

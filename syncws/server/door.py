@@ -43,7 +43,9 @@ class Door:
         self._most_per_address = most_per_address
         self._clock = clock
         self._journal = journal
+        # Whom a socket counts for, and whom it did when it came.
         self._inside: dict[object, str | None] = {}
+        self._came_for: dict[object, str | None] = {}
         self._by_address: dict[str, int] = {}
         self._warned_at: float | None = None
 
@@ -51,7 +53,9 @@ class Door:
         """Return why one more socket from there would have to leave, if so."""
         if self._most is not None and len(self._inside) >= self._most:
             return self._refuse("max_connections", self._most, "The server has no room")
-        host = self._host(address)
+        return self._full(self._host(address))
+
+    def _full(self, host: str | None) -> Refusal | None:
         if host is not None and self._most_per_address is not None:
             number = self._by_address.get(host, 0)
             if number >= self._most_per_address:
@@ -62,8 +66,36 @@ class Door:
 
     def enter(self, who: object, address: Address) -> None:
         """Count one socket more, by whatever stands for it; it is not refused."""
+        self._came_for[who] = self._host(address)
+        self._inside[who] = None
+        self._count(who, self._came_for[who])
+
+    def move(self, who: object, address: Address) -> Refusal | None:
+        """Count a socket for this address from now on, or return why that cannot be.
+
+        Harmless for one that was not let in.
+        """
         host = self._host(address)
+        if who not in self._inside or self._inside[who] == host:
+            return None
+        refusal = self._full(host)
+        self._count(who, None if refusal else host)
+        return refusal
+
+    def rest(self, who: object) -> None:
+        """Count a socket as when it came. Harmless for one that was not let in."""
+        if who in self._inside:
+            self._count(who, self._came_for[who])
+
+    def _count(self, who: object, host: str | None) -> None:
+        before = self._inside[who]
         self._inside[who] = host
+        if before is not None:
+            left = self._by_address[before] - 1
+            if left:
+                self._by_address[before] = left
+            else:
+                del self._by_address[before]
         if host is not None:
             self._by_address[host] = self._by_address.get(host, 0) + 1
 
@@ -81,13 +113,9 @@ class Door:
 
     def leave(self, who: object) -> None:
         """A socket is gone. Harmless for one that was not let in."""
-        host = self._inside.pop(who, None)
-        if host is not None:
-            left = self._by_address[host] - 1
-            if left:
-                self._by_address[host] = left
-            else:
-                del self._by_address[host]
+        if who in self._inside:
+            self._count(who, None)
+            del self._inside[who], self._came_for[who]
 
 
 def _host(address: Address) -> str | None:

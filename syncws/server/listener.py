@@ -12,7 +12,7 @@ import ssl as ssl_module
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,10 +22,12 @@ from ..config import TLSConfig, check_count
 from ..endpoint import Address, address_of
 from ..engine.engine import Engine, default_engine
 from ..engine.loop import IOLoop
+from ..protocol.forwarded import DEFAULT_HEADERS
 from ..service import Service
 from ..timing import Deadline, check_timeout
 from .arguments import Binding, check_port, check_reuse_port, check_sockets, server_context
 from .hall import Bounds
+from .proxies import check_proxies
 from .reception import HTTPOptions, Reception
 from .routing import Router, parameters_of
 from .tally import Tally
@@ -91,14 +93,26 @@ class Listener:
         max_connections: Sockets at once, in whatever state. Further clients
             get 503. None: as many as there are descriptors.
         max_connections_per_address: The same for one client's address, which
-            for IPv6 is its first 64 bits. Clients behind a proxy have the
-            proxy's address. None: no limit.
+            for IPv6 is its first 64 bits. Clients behind a proxy that is
+            none of `trusted_proxies` have the proxy's address. None: no limit.
         max_buffered_bytes: Bytes that all WebSockets together may hold:
             messages that wait for a callback, that have come in part, or that
             clients have not taken yet. From half of it on reading pauses at
             each message and sends wait early; over it the connections that
             hold the most are ended with 1013, and further clients get 503.
             None: no limit.
+        trusted_proxies: Addresses and networks of the proxies in front of the
+            listener, and "unix" for whoever comes by its `unix_path`. What
+            these say of a client is believed, and what anybody else says is
+            not. Name proxies only, and no network that clients are in.
+        forwarded_headers: The headers that all of these proxies set
+            themselves, whatever a client has sent: "X-Forwarded-For",
+            "X-Forwarded-Proto", "X-Forwarded-Host" and "X-Forwarded-Port", or
+            "Forwarded" alone. A header that a proxy does not set is the
+            client's own word, so name no other.
+        proxy_protocol: The proxies begin each connection with a header of the
+            PROXY protocol, version 1 or 2. Whoever is none of
+            `trusted_proxies` cannot connect then.
 
     Use it as a context manager, or with `start` and `stop`, or with
     `serve_forever`. Its methods may be called from any thread.
@@ -124,6 +138,9 @@ class Listener:
         max_connections: int | None = None,
         max_connections_per_address: int | None = None,
         max_buffered_bytes: int | None = 268_435_456,
+        trusted_proxies: Iterable[str] = (),
+        forwarded_headers: Iterable[str] = DEFAULT_HEADERS,
+        proxy_protocol: bool = False,
     ) -> None:
         self._unix_path = None if unix_path is None else os.fspath(unix_path)
         self._sockets = check_sockets(sockets)
@@ -149,6 +166,7 @@ class Listener:
             max_body_size=max_body_size,
             http_timeout=check_timeout("http_timeout", http_timeout),
             keep_alive_timeout=check_timeout("keep_alive_timeout", keep_alive_timeout),
+            proxies=check_proxies(trusted_proxies, forwarded_headers, proxy_protocol),
         )
         check_count("max_connections", max_connections)
         check_count("max_connections_per_address", max_connections_per_address)

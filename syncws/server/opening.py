@@ -15,7 +15,9 @@ from ..engine.dispatch import nothing
 from ..engine.loop import READ, WRITE, IOLoop
 from ..engine.transport import Transport
 from ..protocol.http import HeadError, HeadReader, Request, parse_request, target_for_log
+from ..protocol.proxy_protocol import Introduction, IntroductionError, IntroductionReader
 from ..protocol.server_handshake import Refusal, refusal_response
+from .proxies import Proxies, read_introduction
 
 __all__ = ["Opening"]
 
@@ -28,6 +30,7 @@ _log = logging.getLogger("syncws.server")
 
 
 class _Phase(enum.Enum):
+    INTRODUCTION = "the PROXY header"
     TLS = "the TLS handshake"
     HEAD = "reading the request"
     WAITING = "waiting for a resource"
@@ -50,25 +53,35 @@ class Opening:
         resumed: The socket had a request before: it is registered for READ,
             and past TLS.
         head_timeout: Seconds for the head of such a request, once it has begun.
+        proxies: The proxies that are believed. None: nobody is.
+        introduction: What a socket that had a request before began with.
+        on_introduction: Called with this once such a proxy has said who the
+            client is; it returns what `decide` is to return, whatever the
+            request, or None.
 
     Attributes:
         transport: The socket.
         head: The request as it came, once it is complete.
+        introduction: What a proxy has begun the connection with, or None.
     """
 
     __slots__ = (
         "_decide",
+        "_foreword",
         "_head_timeout",
         "_idle",
         "_loop",
         "_mask",
         "_on_end",
+        "_on_introduction",
         "_on_lost",
         "_out",
         "_phase",
+        "_proxies",
         "_reader",
         "_timer",
         "head",
+        "introduction",
         "transport",
     )
 
@@ -83,6 +96,9 @@ class Opening:
         on_end: Callable[[Opening], None],
         resumed: bool = False,
         head_timeout: float | None = None,
+        proxies: Proxies | None = None,
+        introduction: Introduction | None = None,
+        on_introduction: Callable[[Opening], Refusal | None] = lambda opening: None,
     ) -> None:
         self._loop = loop
         self.transport = transport
@@ -92,6 +108,13 @@ class Opening:
         self._reader = HeadReader(max_size)
         self._out = b""
         self._phase = _Phase.HEAD if resumed else _Phase.TLS
+        self._proxies = proxies
+        self.introduction = introduction
+        self._on_introduction = on_introduction
+        self._foreword: IntroductionReader | None = None
+        if proxies is not None and proxies.protocol and not resumed:
+            self._phase = _Phase.INTRODUCTION
+            self._foreword = IntroductionReader()
         # TLS may have more to tell right away than the selector knows of.
         self._mask = WRITE if transport.wants_write else READ
         self._idle = resumed  # nothing of the request has come
@@ -112,6 +135,8 @@ class Opening:
             self._loop.unregister(self.transport.sock)  # nobody has taken it over
             return
         try:
+            if self._phase is _Phase.INTRODUCTION:
+                self._read_introduction()
             if self._phase is _Phase.TLS and self.transport.handshake():
                 self._phase = _Phase.HEAD
             if self._phase is _Phase.HEAD:
@@ -142,6 +167,25 @@ class Opening:
         elif mask != self._mask:
             self._loop.modify(self.transport.sock, mask, self)
         self._mask = mask
+
+    def _read_introduction(self) -> None:
+        assert self._foreword is not None
+        try:
+            if not read_introduction(self.transport.sock, self._foreword):
+                return
+        except EOFError:
+            self.abort()  # a proxy that has looked whether somebody is here
+            return
+        except IntroductionError as exc:
+            self._log(logging.INFO, "a proxy was cut off for its PROXY header: %s", exc)
+            self.abort()
+            return
+        self._phase = _Phase.TLS
+        self.introduction = self._foreword.introduction
+        refusal = self._on_introduction(self)
+        if refusal is not None and self._phase is not _Phase.DONE:
+            self._decide = lambda *_: refusal
+            self._restart_timer(_LEAVE)
 
     def _read_head(self) -> None:
         size = self.transport.receive(self._loop.buffer)
@@ -175,6 +219,8 @@ class Opening:
                 is_secure=self.transport.secure,
                 peer_certificate=self.transport.peer_certificate,
             )
+            if self._proxies is not None:
+                request = self._proxies.attribute(request, self.introduction)
             refusal = self._decide(request, self, self._reader.rest)
         except HeadError as exc:
             refusal = Refusal(exc.status, exc.text)

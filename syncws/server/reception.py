@@ -9,25 +9,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import socket
 import ssl as ssl_module
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..endpoint import address_of
+from ..endpoint import Address, address_of
 from ..engine.lane import Lane, Lanes
 from ..engine.loop import IOLoop
 from ..engine.tls import TLSTransport
 from ..engine.transport import Transport, make_transport
 from ..protocol.exchange import is_upgrade
 from ..protocol.http import Request
-from ..protocol.server_handshake import Refusal
+from ..protocol.proxy_protocol import Introduction
+from ..protocol.server_handshake import Refusal, check_upgrade, lost_upgrade
 from .acceptor import Acceptor
 from .admission import Admitted, Terms, agree
 from .farewell import Farewell
 from .hall import Bounds, Hall, examine
 from .opening import Opening
+from .proxies import Proxies
 from .routing import Route, Router
 from .site import Site
 from .tally import Tally
@@ -44,6 +47,8 @@ _MOST_REFUSED = 128
 # could destroy the answer on its way.
 _REFUSE = 2.0
 
+_log = logging.getLogger("syncws.server")
+
 #: What an opening asks about a request.
 Decide = Callable[[Request, Opening, bytes], Refusal | None]
 
@@ -58,6 +63,7 @@ class HTTPOptions:
     max_body_size: int | None
     http_timeout: float | None
     keep_alive_timeout: float | None
+    proxies: Proxies | None = None  # those that are believed
 
 
 class Reception(Hall):
@@ -106,6 +112,8 @@ class Reception(Hall):
         self._acceptors: list[Acceptor] = []
         self._openings: set[Opening] = set()
         self._refusing: set[Opening] = set()  # those of them that will hear a 503
+        # What sockets that may have another request began with, if they had to.
+        self._introductions: dict[object, Introduction] = {}
 
     def start(
         self, loop: IOLoop, sockets: list[socket.socket], lanes: Lanes, *, remove_path: bool = True
@@ -152,6 +160,7 @@ class Reception(Hall):
         self._acceptors = []
         self._openings = set()
         self._refusing = set()
+        self._introductions = {}
         self._farewell = None
         if self._site is not None:
             self._site.forget()
@@ -200,7 +209,13 @@ class Reception(Hall):
     def _accepted(self, sock: socket.socket) -> None:
         assert self._loop is not None
         try:
-            address = address_of(sock.getpeername()) if self._door is not None else ""
+            address: Address = ""
+            if self._door is not None or self._options.proxies is not None:
+                address = address_of(sock.getpeername())
+            if self._turned_away(address):
+                sock.close()
+                return
+            address = self._counted(address)
             refusal = self.refusal(address)
             if refusal is not None and len(self._refusing) >= _MOST_REFUSED:
                 sock.close()
@@ -223,6 +238,45 @@ class Reception(Hall):
             opening = self._open_socket(transport, _REFUSE, decide=lambda *_: refusal)
             self._refusing.add(opening)
 
+    def _turned_away(self, address: Address) -> bool:
+        """Whether a client has come past the proxies that have to introduce it."""
+        proxies = self._options.proxies
+        if proxies is None or not proxies.turns_away(address):
+            return False
+        assert self._loop is not None
+        text = "turned %s away: with proxy_protocol only trusted_proxies may connect"
+        self._loop.journal.write(_log, logging.INFO, text, address)
+        return True
+
+    def _counted(self, address: Address) -> Address:
+        """Return the address that a socket counts for at the door."""
+        proxies = self._options.proxies
+        return address if proxies is None else proxies.counted(address)
+
+    def _introduced(self, opening: Opening) -> Refusal | None:
+        """A proxy says who the client is: return why it has to stay outside, if that is so."""
+        assert opening.introduction is not None
+        transport, source = opening.transport, opening.introduction.source
+        self._introductions[transport] = opening.introduction
+        if self._door is None or source is None or opening in self._refusing:
+            return None
+        refusal = self._door.move(transport, self._counted(source))
+        if refusal is not None:
+            self._refusing.add(opening)
+            if len(self._refusing) > _MOST_REFUSED:
+                opening.abort()
+        return refusal
+
+    def _rest(self, transport: Transport) -> None:
+        """Between requests: a proxy's next one may be another client's."""
+        if self._door is None or self._options.proxies is None:
+            return
+        introduction = self._introductions.get(transport)
+        if introduction is None or introduction.source is None:
+            self._door.rest(transport)
+        else:
+            self._door.move(transport, self._counted(introduction.source))
+
     def _open_socket(
         self,
         transport: Transport,
@@ -243,6 +297,9 @@ class Reception(Hall):
                 on_end=self._opening_ended,
                 resumed=resumed,
                 head_timeout=options.handshake_timeout,
+                proxies=options.proxies,
+                introduction=self._introductions.get(transport),
+                on_introduction=self._introduced,
             )
         except BaseException:
             transport.close()
@@ -259,12 +316,23 @@ class Reception(Hall):
             self.leave(opening.transport)
         self._tally.closed()
 
+    def leave(self, who: object) -> None:
+        """Count one less, and forget what its proxy has said."""
+        self._introductions.pop(who, None)
+        super().leave(who)
+
     def _decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
         """Refuse a request, make its socket a connection, or ask a resource or the application."""
+        if self._door is not None and self._options.proxies is not None:
+            refusal = self._door.move(opening.transport, self._counted(request.remote_address))
+            if refusal is not None:
+                return refusal
+        route = self._router.match(request.raw_path)
         if self._site is not None and not is_upgrade(request):
+            if route is not None and lost_upgrade(request):
+                return check_upgrade(request)
             self._site.serve(request, opening, rest)
             return None
-        route = self._router.match(request.raw_path)
         if route is None:
             return Refusal(404, f"No WebSocket service is attached to {request.raw_path}")
         spec = route.spec
@@ -306,6 +374,7 @@ class Reception(Hall):
         if rest is None:
             self.leave(transport)
         else:
+            self._rest(transport)
             opening = self._open_socket(transport, self._options.keep_alive_timeout, resumed=True)
             if rest:
                 opening.resume(rest)

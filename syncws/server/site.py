@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..endpoint import peer_addresses
+from ..endpoint import address_of
 from ..engine.lane import Lane
 from ..engine.loop import IOLoop
 from ..engine.transport import Transport
@@ -99,7 +99,8 @@ class Site:
         assert loop is not None
         assert lane is not None
         exchange = Exchange(opening.head, self._max_body_size)
-        origin = Origin(*peer_addresses(opening.transport.sock), opening.transport.secure)
+        local = address_of(opening.transport.sock.getsockname())
+        origin = Origin(local, request.remote_address, request.is_secure)
         self._on_begin()
         handler = RequestHandler(
             loop,

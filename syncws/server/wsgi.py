@@ -23,6 +23,7 @@ from wsgiref.util import FileWrapper
 
 from ..endpoint import Address
 from ..logs import log_safely
+from ..protocol.forwarded import split_host
 from ..protocol.http import Request, target_for_log
 from ..timing import Clock
 from .channel import Channel, ClientGone
@@ -47,8 +48,8 @@ class Origin(NamedTuple):
 
     Attributes:
         local: The address that it came to.
-        remote: The client's address.
-        secure: Whether it came over TLS.
+        remote: The client's address; see `Request.remote_address`.
+        secure: Whether it came over TLS; see `Request.is_secure`.
     """
 
     local: Address
@@ -152,6 +153,9 @@ class _Call(BaseHandler):
         environ.update(_header_variables(request))
         # A Unix-domain socket has no host and no port.
         name, port = local if isinstance(local, tuple) else ("localhost", self._default_port())
+        if request.forwarded_host:
+            name, port = split_host(request.forwarded_host, self._default_port())
+            environ["HTTP_HOST"] = request.forwarded_host
         environ.update(
             REQUEST_METHOD=request.method,
             SCRIPT_NAME="",
@@ -164,7 +168,7 @@ class _Call(BaseHandler):
             SERVER_PROTOCOL=f"HTTP/{request.http_version}",
             REMOTE_ADDR=remote[0] if isinstance(remote, tuple) else "",
         )
-        if isinstance(remote, tuple):
+        if isinstance(remote, tuple) and remote[1]:  # a proxy may not tell it
             environ["REMOTE_PORT"] = str(remote[1])
         environ["wsgi.input_terminated"] = True
         self._add_length()

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 
 from tests.handshakes import ACCEPT, KEY
+from tests.introductions import LINE, TLS, V4, V6, introduction_2, local, value, with_checksum
 from tests.support import BINARY, CLOSE, CONT, PING, PONG, TEXT, close_payload
 from tests.support import frame as make_frame
 
@@ -316,10 +317,56 @@ def _bodies() -> Iterator[tuple[str, Parcel]]:
     yield "odd-2.0", Parcel(0, (), _head("GET / HTTP/2.0", "Host: x"))
 
 
+# -- Proxies ---------------------------------------------------------
+
+
+def _introduced() -> Iterator[tuple[str, Parcel]]:
+    request = _head("GET / HTTP/1.1", "Host: x")
+    inner = b"PROXY TCP4 10.0.0.1 127.0.0.1 1 2\r\n"
+    for name, header in (
+        ("line", LINE),
+        ("line-6", b"PROXY TCP6 2001:db8::7 ::1 1 2\r\n"),
+        ("line-unknown", b"PROXY UNKNOWN ffff ffff 1 2\r\n"),
+        ("line-long", b"PROXY UNKNOWN " + b"x" * 100),
+        ("line-bad", b"PROXY TCP4 1.1.1.256 2.2.2.2 1 2\r\n"),
+        ("line-port", b"PROXY TCP4 1.1.1.1 2.2.2.2 1 65536\r\n"),
+        ("line-lf", b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\n"),
+        ("binary", introduction_2(V4)),
+        ("binary-6", introduction_2(V6, family=0x21)),
+        ("binary-unix", introduction_2(b"/run/a".ljust(216, b"\0"), family=0x31)),
+        ("binary-tls", introduction_2(V4 + TLS)),
+        ("binary-values", introduction_2(V4 + value(2, b"a.example") + value(4) + TLS)),
+        ("binary-checksum", with_checksum(V4, TLS)),
+        ("binary-checksum-wrong", introduction_2(V4 + value(3, b"1234"))),
+        ("binary-local", local(V4, family=0x11)),
+        ("binary-short", introduction_2(V4[:-1])),
+        ("binary-value-long", introduction_2(V4 + b"\x04\xff\xff")),
+        ("binary-version", introduction_2(V4, version=0x31)),
+        ("binary-long", introduction_2(V4)[:14] + b"\xff\xff"),
+        ("none", b""),
+    ):
+        yield name, Parcel(1, (5, 1), header + request)
+    for name, settings, lines in (
+        ("for", 0, ("X-Forwarded-For: 1.1.1.1, 8.8.8.8:1, 10.0.0.1", "X-Forwarded-Proto: https")),
+        ("for-bad", 0, ("X-Forwarded-For: x",)),
+        ("for-6", 0, ("X-Forwarded-For: [2001:db9::1]:1, ::ffff:10.0.0.1",)),
+        ("for-hidden", 0, ("X-Forwarded-For: unknown",)),
+        ("forwarded", 2, ('Forwarded: for="[2001:db9::1]:1";proto=https;host=a, for=10.0.0.1',)),
+        ("forwarded-open", 2, ('Forwarded: for=1.1.1.1;x="', "Forwarded: for=8.8.8.8")),
+        ("host", 4, ("X-Forwarded-Host: a.example", "X-Forwarded-Port: 81")),
+        ("host-bad", 4, ("X-Forwarded-Host: a/b",)),
+    ):
+        head = _head("GET / HTTP/1.1", "Host: x", *lines)
+        yield name, Parcel(settings, (), head)
+        yield f"{name}-inner", Parcel(settings | 1, (9,), inner + head)
+        yield f"{name}-stranger", Parcel(settings | 1, (9,), LINE + head)
+
+
 _SEEDS = {
     "server_handshake": _requests,
     "client_handshake": _responses,
     "frames": _frames,
     "deflate": _deflated,
     "exchange": _bodies,
+    "proxies": _introduced,
 }

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from .bodies import exchange
 from .frames import deflate, frames
 from .handshakes import client_handshake, server_handshake
+from .introductions import proxies
 from .parcel import Outcome
 
 __all__ = ["MAX_SIZE", "TARGETS", "TOKENS", "Target"]
@@ -26,6 +27,7 @@ TARGETS: dict[str, Target] = {
     "frames": frames,
     "deflate": deflate,
     "exchange": exchange,
+    "proxies": proxies,
 }
 
 _HTTP = [
@@ -76,5 +78,23 @@ TOKENS: dict[str, list[bytes]] = {
     "client_handshake": [b"HTTP/1.1 101 \r\n", b"HTTP/1.1 100 \r\n\r\n", *_HTTP, *_UPGRADE],
     "frames": _FRAMES,
     "deflate": [b"\x00\x00\xff\xff", b"\x03\x00", b"\x00", b"||", b"\x4a\x04\x00"],
+    "proxies": [
+        b"PROXY TCP4 203.0.113.7 127.0.0.1 56324 443\r\n",
+        b"PROXY UNKNOWN",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c",
+        b"\x03\x00\x04",
+        b"\x20\x00\x05\x01",
+        b"X-Forwarded-For: 10.0.0.1, ",
+        b"X-Forwarded-Proto: https\r\n",
+        b"X-Forwarded-Host: ",
+        b"X-Forwarded-Port: ",
+        b"Forwarded: for=",
+        b";proto=https",
+        b';host="',
+        b'"[2001:db8::1]:1"',
+        b"::ffff:10.0.0.1",
+        b"unknown",
+        *_HTTP[:5],
+    ],
     "exchange": [b"POST / HTTP/1.1\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n", b";a=b", *_HTTP],
 }
