@@ -35,7 +35,7 @@ SPEEDUPS = Extension(
 )
 
 REDIS = ["redis>=5"]
-PROXY = ["python-socks>=2.4"]
+PROXY = ["python-socks>=3"]  # proxies of proxies, through which it takes a socket of ours
 CLI = ["click>=8"]
 FLASK = ["flask>=2.3"]
 DJANGO = ["django>=4.2"]
