@@ -547,8 +547,8 @@ def test_close_notify_within_is_the_end(make_nested: MakePair) -> None:
     assert b"".join(parts) == b"last"
     assert data == b""
     assert theirs._outer is not None
-    for end in (theirs, theirs._outer):  # both have told
-        with pytest.raises(BrokenPipeError):
+    for end in (theirs, theirs._outer):
+        with pytest.raises(BrokenPipeError, match="the end of writing was told"):
             end.send(b"more")
 
 
