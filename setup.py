@@ -35,7 +35,7 @@ SPEEDUPS = Extension(
 )
 
 REDIS = ["redis>=5"]
-PROXY = ["python-socks>=2.4"]
+PROXY = ["python-socks>=3"]  # which takes a socket that is connected already
 CLI = ["click>=8"]
 FLASK = ["flask>=2.3"]
 DJANGO = ["django>=4.2"]

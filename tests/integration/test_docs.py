@@ -26,12 +26,13 @@ import pytest
 
 import syncws
 from syncws.callbacks import _CALLBACKS
+from tests.proxying import REALM, squid
 from tests.support import HANG, authority, interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = ("from-ballerina", "from-flask-sock", "from-websocket-client", "from-websockets")
-ALL_PAGES = (*PAGES, "clients", "security")
+ALL_PAGES = (*PAGES, "client-proxies", "clients", "security")
 
 # Runs a server's block of code in a thread and a client's in this one, on a port that is free.
 PAIR = """
@@ -367,6 +368,31 @@ def test_the_code_for_running_in_the_open_runs(certificates: dict[str, str]) -> 
     assert (done.stdout.splitlines(), done.returncode) == (["401", "ann: hello"], 0), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("number", "options", "said"),
+    [
+        (0, {"auth": True}, ["hello"]),
+        (1, {"tls": True}, ["hello", "False"]),
+        (2, {"auth": True}, [f"407 {REALM}"]),
+    ],
+)
+def test_the_code_for_proxies_runs(
+    number: int, options: dict[str, bool], said: list[str], certificates: dict[str, str]
+) -> None:
+    with squid(**options) as proxy:
+        code = blocks("client-proxies")[number].replace("3128", str(proxy.port))
+        code = code.replace('"ca.pem"', repr(certificates["ca.pem"]))
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-c", PAIR, ECHO, code],
+            cwd=ROOT,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=HANG,
+            check=False,
+        )
+    assert (done.stdout.splitlines(), done.stderr, done.returncode) == (said, "", 0)
+
+
 def findings() -> list[tuple[str, str]]:
     """Return what shows a flaw of another library, with what it prints."""
     pairs = "^```py\n(.*?)^```$\n\n^```text\n(.*?)^```$"
@@ -428,6 +454,7 @@ def test_all_our_code_is_run() -> None:
     run = {part for parts in RUNS for part in parts[:2] if isinstance(part, Block)}
     run |= {Block("README", n) for n in (0, 1, 3)}  # by the tests above
     run.add(Block("security", 0))
+    run |= {Block("client-proxies", n) for n in range(3)}
     pages = ("README", *ALL_PAGES)
     assert run == {Block(page, n) for page in pages for n in range(len(blocks(page)))}
 

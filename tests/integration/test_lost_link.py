@@ -107,7 +107,7 @@ sh("ip address add 10.211.7.2/24 dev there")
 sh("ip link set there up")
 client = syncws.Client(
     f"ws://10.211.7.1:{port}/", ping_interval=0.4, ping_timeout=0.6, close_timeout=0.5,
-    handshake_timeout=20,
+    handshake_timeout=20, proxy=None,
 )
 print("connected", flush=True)
 sys.stdin.readline()
