@@ -50,7 +50,7 @@ until_in("connect.py", "_upgrade")
     "a client that waits for TLS": """
 silent = socket.socket(); silent.bind(("127.0.0.1", 0)); silent.listen()
 start(syncws.Client, f"wss://127.0.0.1:{silent.getsockname()[1]}/")
-until_in("connect.py", "_secure")
+until_in("waiting.py", "secure")
 """,
     "an open client": "client = syncws.Client(url)",
     "a receive in another thread": """

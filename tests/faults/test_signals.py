@@ -187,7 +187,9 @@ def test_a_stop_that_is_interrupted() -> None:
 def test_a_client_that_is_interrupted_while_it_connects(secure: bool) -> None:
     with RawServer() as server:
         url = server.url.replace("ws:", "wss:") if secure else server.url
-        with interrupted("connect.py", "_secure" if secure else "_upgrade"):
+        with interrupted(
+            "waiting.py" if secure else "connect.py", "secure" if secure else "_upgrade"
+        ):
             syncws.Client(url)
         with server.accept() as peer, contextlib.suppress(EOFError):
             peer.read_head()
