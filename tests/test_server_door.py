@@ -97,12 +97,55 @@ def test_unix_domain_sockets_have_no_address() -> None:
     assert status(bench.enter("")) == 503
 
 
+def test_a_proxys_socket_counts_for_its_client() -> None:
+    bench = Bench(None, 1)
+    first, second, third = (bench.enter("") for _ in range(3))
+    assert bench.door.move(first, ("8.8.8.8", 0)) is None
+    assert bench.door.move(first, ("8.8.8.8", 0)) is None
+    refusal = bench.door.move(second, ("8.8.8.8", 0))
+    assert status(refusal) == 503
+    assert bench.door.move(third, ("9.9.9.9", 0)) is None
+    assert status(bench.enter(("9.9.9.9", 7))) == 503
+    # The same one's next request is another client's.
+    assert bench.door.move(first, ("7.7.7.7", 0)) is None
+    assert bench.door.move(second, ("8.8.8.8", 0)) is None
+    bench.door.leave(third)
+    assert status(bench.enter(("9.9.9.9", 7))) is None
+
+
+def test_between_requests_a_socket_counts_as_when_it_came() -> None:
+    bench = Bench(None, 1)
+    proxy, client = bench.enter(""), bench.enter(("8.8.8.8", 1))
+    assert status(bench.door.move(proxy, ("8.8.8.8", 0))) == 503
+    bench.door.leave(client)
+    assert bench.door.move(proxy, ("8.8.8.8", 0)) is None
+    assert status(bench.enter(("8.8.8.8", 1))) == 503
+    bench.door.rest(proxy)
+    client = bench.enter(("8.8.8.8", 1))
+    assert status(client) is None
+    bench.door.rest(client)
+    assert status(bench.enter(("8.8.8.8", 2))) == 503
+
+
+def test_who_was_not_let_in_is_moved_nowhere() -> None:
+    bench = Bench(None, 1)
+    stranger: Any = object()
+    assert bench.door.move(stranger, ("8.8.8.8", 0)) is None
+    bench.door.rest(stranger)
+    assert status(bench.enter(("8.8.8.8", 1))) is None
+
+
 def test_nothing_is_kept_of_who_has_left() -> None:
     bench = Bench(None, 5)
     inside = [bench.enter((f"10.0.0.{number}", 1)) for number in range(200)]
-    for one in inside:
+    for number, one in enumerate(inside):
+        if number % 2:
+            bench.door.move(one, (f"10.0.1.{number}", 1))
+        if number % 3:
+            bench.door.rest(one)
         bench.door.leave(one)
     assert not bench.door._inside
+    assert not bench.door._came_for
     assert not bench.door._by_address
 
 

@@ -49,6 +49,17 @@ CONFIG = syncws.ServiceConfig(ping_interval=None)
         ({"port": 0, "backlog": "1"}, TypeError, "backlog"),
         ({"port": 0, "backlog": 0}, ValueError, "backlog"),
         ({"port": 0, "unknown": 1}, TypeError, "unknown"),
+        ({"port": 0, "trusted_proxies": "127.0.0.1"}, TypeError, r"write \['127\.0\.0\.1'\]"),
+        ({"port": 0, "trusted_proxies": ["localhost"]}, ValueError, r"write '127\.0\.0\.1'"),
+        ({"port": 0, "trusted_proxies": None}, TypeError, "trusted_proxies must be a list"),
+        ({"port": 0, "forwarded_headers": ["X-Real-IP"]}, ValueError, "it may have Forwarded"),
+        ({"port": 0, "forwarded_headers": None}, TypeError, "forwarded_headers must be a list"),
+        ({"port": 0, "proxy_protocol": True}, ValueError, "proxy_protocol needs trusted_proxies"),
+        (
+            {"port": 0, "proxy_protocol": "v2", "trusted_proxies": ["::1"]},
+            TypeError,
+            "proxy_protocol must be True or False, not 'v2'",
+        ),
     ],
 )
 def test_wrong_arguments(options: dict[str, Any], error: type[Exception], text: str) -> None:

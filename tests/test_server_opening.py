@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,12 @@ import pytest
 from syncws.engine.journal import Journal
 from syncws.engine.loop import READ, WRITE
 from syncws.protocol.http import Request
+from syncws.protocol.proxy_protocol import Introduction
 from syncws.protocol.server_handshake import Refusal, refusal_response
 from syncws.server.opening import Opening
+from syncws.server.proxies import Proxies
+from tests.handshakes import CUTS, pieces
+from tests.introductions import LINE, TLS, V4, introduction_2, local
 from tests.scripted import DirectJournal
 from tests.support import RawPeer
 
@@ -67,8 +72,25 @@ class FakeLoop:
 
 
 class FakeSocket:
+    """What is read of a socket before a transport has it."""
+
+    def __init__(self) -> None:
+        self.held = b""  # by the system
+        self.ended = False
+        self.peeked: list[int] = []
+
     def getpeername(self) -> tuple[str, int]:
         return ("192.0.2.1", 4321)
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        if not self.held and not self.ended:
+            raise BlockingIOError
+        data = self.held[:size]
+        if flags & socket.MSG_PEEK:
+            self.peeked.append(size)
+        else:
+            self.held = self.held[size:]
+        return data
 
 
 class FakeTransport:
@@ -132,6 +154,7 @@ class Scene:
         deadline: float | None = 110.0,
         refusal: Refusal | None = None,
         waiting: bool = False,
+        proxies: Proxies | None = None,
     ) -> None:
         self.waiting = waiting
         self.lost = 0
@@ -141,6 +164,8 @@ class Scene:
         self.requests: list[tuple[Request, bytes]] = []
         self.ended: list[Opening] = []
         self.taken: Any = None
+        self.introduced: list[Introduction | None] = []
+        self.outside: Refusal | None = None
         self.opening = Opening(
             self.loop,  # type: ignore[arg-type]
             self.transport,  # type: ignore[arg-type]
@@ -148,7 +173,19 @@ class Scene:
             max_size=1000,
             decide=self.decide,
             on_end=self.ended.append,
+            proxies=proxies,
+            on_introduction=self.introduce,
         )
+
+    def introduce(self, opening: Opening) -> Refusal | None:
+        self.introduced.append(opening.introduction)
+        return self.outside
+
+    def hold(self, *pieces: bytes) -> None:
+        """Let each of these come in a round of its own, before a transport reads."""
+        for piece in pieces:
+            self.transport.sock.held += piece
+            self.opening.on_ready(READ)
 
     def decide(self, request: Request, opening: Opening, rest: bytes) -> Refusal | None:
         self.requests.append((request, rest))
@@ -448,6 +485,171 @@ def test_a_request_knows_where_it_came_from() -> None:
     ((request, _),) = scene.requests
     assert (request.remote_address, request.is_secure) == (("192.0.2.1", 4321), True)
     assert request.peer_certificate == {"serialNumber": "01"}
+
+
+# -- Proxies -----------------------------------------------------------------
+
+CLIENT = ("203.0.113.7", 56324)
+
+
+def behind(*, protocol: bool = True, **options: Any) -> Scene:
+    """A listener that trusts whoever is at the other end."""
+    return Scene(proxies=Proxies(["192.0.2.1"], protocol=protocol), **options)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("header", [LINE, introduction_2(V4)])
+def test_an_introduction_comes_before_all_else(header: bytes, cut: int) -> None:
+    scene = behind()
+    scene.transport.handshakes = ["read"]
+    parts = pieces(header, cut)
+    scene.hold(*parts[:-1])
+    assert scene.introduced == []
+    assert len(scene.transport.handshakes) == 1
+    scene.hold(parts[-1] + b"of TLS")
+    assert scene.introduced == [Introduction(CLIENT, ("127.0.0.1", 443))]
+    assert scene.transport.sock.held == b"of TLS"  # is left for the transport
+    assert scene.transport.handshakes == []
+    scene.feed(REQUEST)
+    ((request, _),) = scene.requests
+    assert request.remote_address == CLIENT
+    assert request.peer_address == ("192.0.2.1", 4321)
+    assert not request.is_secure
+    assert scene.upgraded()
+
+
+def test_an_introduction_that_says_that_it_was_tls() -> None:
+    scene = behind()
+    scene.hold(introduction_2(V4 + TLS))
+    scene.feed(REQUEST)
+    assert scene.requests[0][0].is_secure
+
+
+@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", local(), local(V4, 0x11)])
+def test_an_introduction_of_nobody(header: bytes) -> None:
+    """The proxy's own connection, or one that it cannot name: its headers may be anybody's."""
+    scene = behind()
+    scene.hold(header)
+    scene.feed(RawPeer.request("/path", "X-Forwarded-For: 8.8.8.8", "X-Forwarded-Proto: https"))
+    ((request, _),) = scene.requests
+    assert request.remote_address == request.peer_address == ("192.0.2.1", 4321)
+    assert not request.is_secure
+
+
+def test_an_introduction_of_a_proxy() -> None:
+    scene = behind()
+    scene.hold(b"PROXY TCP4 192.0.2.1 127.0.0.1 1 2\r\n")
+    scene.feed(RawPeer.request("/path", "X-Forwarded-For: 8.8.8.8", "X-Forwarded-Proto: https"))
+    ((request, _),) = scene.requests
+    assert request.remote_address == ("8.8.8.8", 0)
+    assert request.is_secure
+
+
+def test_an_introduction_of_a_client_and_its_claims() -> None:
+    scene = behind()
+    scene.hold(LINE)
+    scene.feed(RawPeer.request("/path", "X-Forwarded-For: 8.8.8.8", "X-Forwarded-Proto: https"))
+    ((request, _),) = scene.requests
+    assert request.remote_address == CLIENT
+    assert not request.is_secure
+
+
+@pytest.mark.parametrize("parts", [[REQUEST], [b"\x16\x03\x01"], [b"PROX", b"x"], [LINE[:30] * 4]])
+def test_what_is_no_introduction(parts: list[bytes], caplog: pytest.LogCaptureFixture) -> None:
+    scene = behind()
+    with caplog.at_level("INFO", "syncws.server"):
+        scene.hold(*parts)
+    (message,) = caplog.messages
+    assert message.startswith("a proxy was cut off for its PROXY header: it")
+    assert scene.transport.written == b""
+    assert scene.gone()
+
+
+@pytest.mark.parametrize("part", [b"", LINE[:20]])
+def test_a_proxy_that_goes_in_its_introduction(
+    part: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = behind()
+    with caplog.at_level("INFO", "syncws.server"):
+        scene.hold(part)
+        scene.transport.sock.ended = True
+        scene.opening.on_ready(READ)
+    assert caplog.messages == []  # they look whether somebody is here
+    assert scene.gone()
+
+
+def test_the_deadline_holds_for_the_introduction() -> None:
+    scene = behind()
+    scene.hold(LINE[:-1])
+    (timer,) = scene.loop.due()
+    assert timer.when == 110.0
+    assert timer.call is not None
+    timer.call()
+    timer.cancel()
+    assert scene.gone()
+
+
+def test_a_client_that_has_to_stay_outside() -> None:
+    scene = behind()
+    scene.outside = Refusal(503, "no room")
+    scene.hold(LINE)
+    (timer,) = scene.loop.due()
+    assert timer.when == 102.0
+    scene.feed(REQUEST)
+    assert scene.transport.written.startswith(b"HTTP/1.1 503 ")
+    assert scene.requests == []
+    scene.feed(b"")
+    assert scene.gone()
+
+
+def test_a_client_for_whom_there_is_not_even_an_answer() -> None:
+    scene = behind()
+
+    def end(opening: Opening) -> Refusal:
+        opening.abort()
+        return Refusal(503, "no room")
+
+    scene.opening._on_introduction = end
+    scene.hold(LINE + REQUEST)
+    assert scene.transport.written == b""
+    assert scene.gone()
+
+
+def test_without_the_protocol_headers_alone_count() -> None:
+    scene = behind(protocol=False)
+    scene.feed(RawPeer.request("/path", "X-Forwarded-For: 1.1.1.1, 8.8.8.8"))
+    ((request, _),) = scene.requests
+    assert request.remote_address == ("8.8.8.8", 0)
+    assert request.peer_address == ("192.0.2.1", 4321)
+    assert scene.upgraded()
+
+
+def test_a_header_that_cannot_be_understood_is_refused() -> None:
+    scene = behind(protocol=False)
+    scene.feed(RawPeer.request("/path", "X-Forwarded-For: rubbish"))
+    assert scene.transport.written.startswith(b"HTTP/1.1 400 ")
+    assert scene.requests == []
+
+
+def test_the_next_request_has_the_introduction_of_the_first() -> None:
+    scene = behind()
+    scene.hold(LINE)
+    scene.opening.take()
+    scene.ended.clear()
+    scene.opening = Opening(
+        scene.loop,  # type: ignore[arg-type]
+        scene.transport,  # type: ignore[arg-type]
+        deadline=110.0,
+        max_size=1000,
+        decide=scene.decide,
+        on_end=scene.ended.append,
+        resumed=True,
+        proxies=Proxies(["192.0.2.1"], protocol=True),
+        introduction=scene.introduced[0],
+    )
+    scene.feed(REQUEST)
+    assert scene.requests[0][0].remote_address == CLIENT
+    assert scene.upgraded()
 
 
 # -- Waiting -----------------------------------------------------------------

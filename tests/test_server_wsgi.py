@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import os
@@ -94,10 +95,12 @@ def call(
     target: str = "/path",
     method: str = "GET",
     origin: Origin = ORIGIN,
+    forwarded_host: str = "",
 ) -> FakeChannel:
     channel = channel or FakeChannel()
     lines = [f"{method} {target} HTTP/1.1", "Host: localhost", *headers, "", ""]
     request = parse_request("\r\n".join(lines).encode("latin-1"))
+    request = dataclasses.replace(request, forwarded_host=forwarded_host)
     clock = iter((1.0, 1.5)).__next__
     call_application(app, request, origin, clock, channel)  # type: ignore[arg-type]
     return channel
@@ -219,6 +222,23 @@ def test_a_full_url_says_which_host() -> None:
     environ = environ_of(target="http://example.org:81/path?x")
     assert (environ["HTTP_HOST"], environ["PATH_INFO"]) == ("example.org:81", "/path")
     assert environ["REQUEST_URI"] == "http://example.org:81/path?x"
+
+
+def test_what_a_proxy_says_of_the_client() -> None:
+    environ = environ_of(
+        forwarded_host="app.example:8443",
+        origin=Origin(("127.0.0.1", 8000), ("8.8.8.8", 0), True),
+    )
+    assert environ["HTTP_HOST"] == "app.example:8443"
+    assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("app.example", "8443")
+    assert (environ["REMOTE_ADDR"], environ["wsgi.url_scheme"]) == ("8.8.8.8", "https")
+    assert "REMOTE_PORT" not in environ
+    environ = environ_of(
+        forwarded_host="app.example",
+        origin=Origin("/run/socket", ("unknown", 0), True),
+    )
+    assert (environ["HTTP_HOST"], environ["SERVER_PORT"]) == ("app.example", "443")
+    assert environ["REMOTE_ADDR"] == "unknown"
 
 
 def test_what_servers_only_know_is_left_out_of_an_applications_headers() -> None:

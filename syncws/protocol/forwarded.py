@@ -105,6 +105,9 @@ class TrustedProxies:
         self._networks = tuple(_network(text) for text in given if text != UNIX)
         self._headers = _check_headers(_strings("forwarded_headers", headers))
 
+    def __bool__(self) -> bool:
+        return self._unix or bool(self._networks)
+
     def trusts(self, address: Address) -> bool:
         """Whether a proxy that is trusted has this address."""
         if isinstance(address, str):

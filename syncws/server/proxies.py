@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ..endpoint import Address
 from ..protocol.forwarded import DEFAULT_HEADERS, Client, TrustedProxies
@@ -36,19 +36,24 @@ class Proxies:
 
     def __init__(
         self,
-        addresses: Sequence[str] = (),
+        addresses: Iterable[str] = (),
         headers: Iterable[str] = DEFAULT_HEADERS,
         protocol: bool = False,
     ) -> None:
         self._trusted = TrustedProxies(addresses, headers)
         if not isinstance(protocol, bool):
             raise TypeError(f"proxy_protocol must be True or False, not {protocol!r}")
-        if protocol and not addresses:
+        if protocol and not self.given:
             raise ValueError(
                 "proxy_protocol needs trusted_proxies: whoever may send a PROXY header "
                 "can say to be anybody, so name the addresses of your proxies"
             )
         self.protocol = protocol
+
+    @property
+    def given(self) -> bool:
+        """Whether there are any."""
+        return bool(self._trusted)
 
     def turns_away(self, address: Address) -> bool:
         """Whether a connection from there is not for this listener."""
@@ -93,9 +98,8 @@ def check_proxies(
     addresses: Iterable[str], headers: Iterable[str], protocol: bool
 ) -> Proxies | None:
     """Return what a `Listener` was told of proxies; None if there are none. See `Proxies`."""
-    given = addresses if isinstance(addresses, (str, bytes)) else tuple(addresses)
-    proxies = Proxies(given, headers, protocol)
-    return proxies if given else None
+    proxies = Proxies(addresses, headers, protocol)
+    return proxies if proxies.given else None
 
 
 def read_introduction(sock: socket.socket, reader: IntroductionReader) -> bool:

@@ -327,12 +327,12 @@ class Reception(Hall):
             refusal = self._door.move(opening.transport, self._counted(request.remote_address))
             if refusal is not None:
                 return refusal
-        route = self._router.match(request.raw_path)
         if self._site is not None and not is_upgrade(request):
-            if route is not None and lost_upgrade(request):
+            if lost_upgrade(request) and self._router.match(request.raw_path) is not None:
                 return check_upgrade(request)
             self._site.serve(request, opening, rest)
             return None
+        route = self._router.match(request.raw_path)
         if route is None:
             return Refusal(404, f"No WebSocket service is attached to {request.raw_path}")
         spec = route.spec

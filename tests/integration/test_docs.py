@@ -529,7 +529,15 @@ def _literal(cell: str | None) -> Any:
     return ast.literal_eval(cell.strip("`"))
 
 
-LINKING = ["README", "../README", "../SECURITY", "abuse-cases", "performance", *ALL_PAGES]
+LINKING = [
+    "README",
+    "../README",
+    "../SECURITY",
+    "abuse-cases",
+    "performance",
+    "proxies",
+    *ALL_PAGES,
+]
 
 
 @pytest.mark.parametrize("page", LINKING)

@@ -369,7 +369,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 @http_kinds
 def test_pages_and_websockets_on_one_port(kind: str, tmp_path: Path) -> None:
     service = Echo()
-    options: Any = {"app": application, "max_connections_per_address": 1}
+    options: Any = {"app": application, "max_connections_per_address": 2}
     with serving(kind, tmp_path, service, **options) as (made, _):
         host = f"localhost:{made.port}"
         # The proxy has connections to the listener that it uses again, for others.

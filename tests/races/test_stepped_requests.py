@@ -9,6 +9,7 @@ import pytest
 
 import syncws
 from syncws.engine.loop import READ, WRITE
+from syncws.protocol.server_handshake import Refusal
 from syncws.server.channel import Channel, ClientGone, Phase
 from tests import test_server_http as http_scenes
 from tests import test_server_upgrade as upgrade_scenes
@@ -161,7 +162,7 @@ class Asking(upgrade_scenes.Scene):
         """The listener stops: who waits is refused."""
         if self.opening.waiting:
             self.opening.on_lost()
-            self.opening.reply(b"HTTP/1.1 503 x\r\n\r\n")
+            self.opening.reply(Refusal(503, "x"))
 
     def check(self, first: Walker, second: Walker) -> None:
         first.result()
