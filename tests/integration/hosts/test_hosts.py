@@ -216,10 +216,10 @@ def test_requests_and_keep_alive_go_on(server: Server) -> None:
 def test_the_access_log_has_a_101(server: Server) -> None:
     with server.client("/ws?logged"):
         pass
-    lines = server.program.output.splitlines
 
     def logged() -> bool:
-        return any("/ws?logged" in line and " 101" in line for line in lines())
+        lines = server.program.output.splitlines()
+        return any("/ws?logged" in line and " 101" in line for line in lines)
 
     wait_until(logged)
 
