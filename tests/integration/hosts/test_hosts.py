@@ -261,6 +261,15 @@ def test_waitress_has_nothing_to_give(tmp_path_factory: pytest.TempPathFactory) 
         assert "syncws.Listener" in server.program.output
 
 
+def test_mod_wsgi_has_nothing_to_give(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with serving("apache2", tmp_path_factory.mktemp("host")) as server:
+        assert server.get("/plain").text == "hello /plain"
+        with pytest.raises(syncws.HandshakeRejected, match="500"):
+            server.client()
+        assert "mod_wsgi does not let an application have a connection" in server.program.output
+        assert "syncws.Listener" in server.program.output
+
+
 def test_uwsgi_without_threads(tmp_path_factory: pytest.TempPathFactory) -> None:
     with serving("uwsgi --lazy", tmp_path_factory.mktemp("host")) as server:
         with pytest.raises(syncws.ConnectError):  # uWSGI answers an exception with nothing
