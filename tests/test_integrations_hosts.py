@@ -6,6 +6,7 @@ import io
 import os
 import socket
 import ssl
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -148,8 +149,6 @@ def test_hosts_that_have_nothing_to_give(environ: dict[str, Any], name: str) -> 
 
 @pytest.mark.parametrize("module", ["gevent.monkey", "eventlet.patcher"])
 def test_greenlets_are_no_threads(module: str, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     environ = {"wsgi.input": pair[1].makefile("rb")}
     fake = types.SimpleNamespace(
         is_module_patched=lambda name: False, is_monkey_patched=lambda name: False
@@ -173,8 +172,6 @@ def test_greenlets_are_no_threads(module: str, pair: Pair, monkeypatch: pytest.M
 def test_uwsgi(
     options: dict[Any, Any], text: str, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     uwsgi = types.SimpleNamespace(opt=options, connection_fd=pair[1].fileno)
     monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
     if text:
