@@ -72,7 +72,7 @@ class Host:
     def send(self, body: bytes = b"") -> None:
         """Write a response, and end the connection."""
         fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers)
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # the client may have gone
             self._sock.sendall(f"HTTP/1.1 {self.status}\r\n{fields}\r\n".encode() + body)
             self._sock.shutdown(socket.SHUT_WR)
         self._reader.close()
@@ -212,7 +212,7 @@ def test_the_process_has_one_of_its_own() -> None:
         host.peer.expect_close(1001)
         host.peer.close_frame(1001)
         stopping.result()
-    recorder.expect("on_close", 1001)
+    recorder.expect("on_close", 1001, "")
 
 
 # -- Resources ----------------------------------------------------------------
@@ -479,7 +479,7 @@ def test_stop_closes_and_begins_anew(adopter: Adopter) -> None:
             host.peer.expect_close(1001)
             host.peer.close_frame(1001)
             stopping.result()
-            recorder.expect("on_close", 1001)
+            recorder.expect("on_close", 1001, "")
             assert len(adopter) == 0
     adopter.stop()
 
