@@ -123,8 +123,11 @@ class Arrival:
         """Take the connection from the host.
 
         Raises:
-            ConnectionClosed: There are no descriptors left; it is refused.
+            ConnectionClosed: There are no descriptors left, or it is refused
+                already: the host has to say so.
         """
+        if not self.waiting:
+            raise ConnectionClosed
         try:
             self._move()
         except OSError as exc:

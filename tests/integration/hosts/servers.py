@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h11
+import pytest
 import requests
+import wsproto
 
 import syncws
 from tests.programs import (
@@ -25,6 +30,8 @@ from tests.support import HANG, RawPeer, authority, client_tls, wait_until
 __all__ = ["ALL", "PLAIN", "Server", "State", "serving"]
 
 APP = "tests.integration.hosts.app"
+
+_APACHE_MODULES = ("mpm_event", "authz_core", "wsgi")
 
 # What nobody's log should have.
 _BAD = ("Traceback", "Error", "ERROR", "Exception", "Warning:")
@@ -87,8 +94,6 @@ class Server:
 
     def peer(self) -> RawPeer:
         """Connect, and say nothing."""
-        import socket
-
         sock = socket.create_connection(("127.0.0.1", self.port), HANG)
         if self._ca is not None:
             sock = client_tls().wrap_socket(sock, server_hostname="127.0.0.1")
@@ -154,6 +159,34 @@ def _uwsgi(port: int, *options: str) -> list[str]:
     ]
 
 
+def _apache(port: int, directory: Path) -> Path:
+    """Write the configuration of an Apache with mod_wsgi; return where."""
+    modules = Path("/usr/lib/apache2/modules")
+    if not (modules / "mod_wsgi.so").exists():
+        pytest.skip("mod_wsgi is not installed")
+    found = [ROOT, *(Path(module.__file__ or "").parents[1] for module in (h11, wsproto))]
+    config = directory / "apache.conf"
+    lines = [
+        *(f"LoadModule {name}_module {modules}/mod_{name}.so" for name in _APACHE_MODULES),
+        f"ServerRoot {directory}",
+        "ServerName localhost",
+        f"PidFile {directory}/pid",
+        f"Listen 127.0.0.1:{port}",
+        f"ErrorLog {directory}/log",
+        f"WSGIPythonPath {':'.join(sorted({str(path) for path in found}))}",
+        f"WSGIScriptAlias / {ROOT}/tests/integration/hosts/app.py",
+        "<Directory />",
+        "Require all granted",
+        "</Directory>",
+    ]
+    if os.getuid() == 0:
+        if not all(place.stat().st_mode & 0o001 for place in ROOT.parents):
+            pytest.skip("only root may read the application, and Apache is not run as root")
+        lines += ["User www-data", "Group www-data"]
+    config.write_text("\n".join([*lines, ""]))
+    return config
+
+
 def _argv(name: str, port: int, directory: Path) -> list[str]:
     kind, _, variant = name.partition(" ")
     python = [sys.executable, "-c"]
@@ -166,6 +199,8 @@ def _argv(name: str, port: int, directory: Path) -> list[str]:
         return [*python, _PYWSGI, str(port), *([variant] if variant else [])]
     if kind == "uwsgi":
         return _uwsgi(port, *(["--enable-threads", "--threads=4"] if not variant else [variant]))
+    if kind == "apache2":
+        return [find_program("apache2"), "-X", "-f", str(_apache(port, directory))]
     if kind == "waitress":
         return [find_program("waitress-serve"), f"--listen=127.0.0.1:{port}", f"{APP}:application"]
     options = {

@@ -216,10 +216,10 @@ def test_requests_and_keep_alive_go_on(server: Server) -> None:
 def test_the_access_log_has_a_101(server: Server) -> None:
     with server.client("/ws?logged"):
         pass
-    lines = server.program.output.splitlines
 
     def logged() -> bool:
-        return any("/ws?logged" in line and " 101" in line for line in lines())
+        lines = server.program.output.splitlines()
+        return any("/ws?logged" in line and " 101" in line for line in lines)
 
     wait_until(logged)
 
@@ -258,6 +258,15 @@ def test_waitress_has_nothing_to_give(tmp_path_factory: pytest.TempPathFactory) 
         with pytest.raises(syncws.HandshakeRejected, match="500"):
             server.client()
         assert "waitress does not let an application have a connection" in server.program.output
+        assert "syncws.Listener" in server.program.output
+
+
+def test_mod_wsgi_has_nothing_to_give(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with serving("apache2", tmp_path_factory.mktemp("host")) as server:
+        assert server.get("/plain").text == "hello /plain"
+        with pytest.raises(syncws.HandshakeRejected, match="500"):
+            server.client()
+        assert "mod_wsgi does not let an application have a connection" in server.program.output
         assert "syncws.Listener" in server.program.output
 
 
