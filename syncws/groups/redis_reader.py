@@ -66,8 +66,10 @@ class Reader:
         """End the thread, and wait for that."""
         self._closing = True
         self._wakeup.wake()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout)
+        self._thread.join(timeout)
+        if self._thread.is_alive() and (link := self._link) is not None:
+            link.interrupt()
+            self._thread.join(1.0)
 
     def abandon(self) -> None:
         """In a forked child: the thread is not here."""

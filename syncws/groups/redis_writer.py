@@ -176,8 +176,10 @@ class Writer:
                 self._ends_at = time.monotonic() + timeout
                 self._book.leave()
                 self._changed.notify_all()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout + 1.0)
+        self._thread.join(timeout)
+        if self._thread.is_alive() and (link := self._link) is not None:
+            link.interrupt()
+            self._thread.join(1.0)
 
     def abandon(self) -> None:
         """In a forked child: the thread is not here."""
