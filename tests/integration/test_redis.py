@@ -6,12 +6,16 @@ import contextlib
 import json
 import os
 import queue
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import syncws
+from tests.integration.test_lost_link import _can_make_namespaces as can_make_namespaces
+from tests.programs import ROOT, find_program
 from tests.redises.real import RealRedis, real_redis
 from tests.support import HANG, Interpreter, Task, interpreter, wait_until
 
@@ -223,7 +227,8 @@ def test_redis_is_killed_under_traffic(
             assert lost == 0
         else:
             missing = set(range(sent)) - set(got)
-            assert all(any(number in one for one in away) for number in missing)
+            if queue_size == 10_000:  # the other may be full when Redis is only slow
+                assert all(any(number in one for one in away) for number in missing)
             assert lost >= unsent
             if queue_size == 50:
                 assert unsent >= 200
@@ -434,3 +439,41 @@ def test_children_of_a_fork_have_connections_of_their_own(
     with interpreter(_PREFORK, redis.url, mode, early) as process:
         assert process.line() == "[0, 0]", process.end()
         assert process.end() == (0, "")
+
+
+# -- Two machines ------------------------------------------------------------
+
+
+@pytest.mark.skipif(not can_make_namespaces(), reason="no network namespaces here")
+@pytest.mark.parametrize("mode", MODES)
+def test_the_link_between_two_machines_is_cut(
+    mode: str, record_property: Callable[[str, object], None]
+) -> None:
+    find_program("redis-server")
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-m", "tests.redises.machine", mode],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=3 * HANG,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    for end in ("here", "there"):
+        sent, got = told["sent"][end], told[end]["got"]
+        figures = {
+            "mode": mode,
+            "members": end,
+            "sent": sent,
+            "delivered": len(got),
+            "lost": sent - len(set(got)),
+            "duplicated": len(got) - len(set(got)),
+            **{name: told[end][name] for name in ("missed", "duplicates", "unsent")},
+        }
+        print(figures)
+        record_property("figures", figures)
+        assert got == sorted(set(got))
+        assert figures["lost"] == figures["missed"]
+        if mode == "stream":
+            assert figures["lost"] == 0
+    assert told["there"]["losses"] == 1
