@@ -31,7 +31,7 @@ from syncws.errors import (
     SendTimeout,
 )
 from syncws.protocol.decoder import Decoder
-from syncws.protocol.deflate import Inflate
+from syncws.protocol.deflate import Deflate, Inflate
 from syncws.protocol.encoder import Encoder
 from syncws.protocol.events import (
     BINARY,
@@ -88,6 +88,15 @@ class ScriptedInbox:
         self.closes += 1
 
 
+# What the handshake agreed on, with compression.
+AGREED: dict[str, Any] = {
+    "window_bits": 15,
+    "no_context_takeover": False,
+    "level": 6,
+    "mem_level": 8,
+}
+
+
 class Bench:
     """A connection and its peer on a socket pair, a loop without a thread, and a clock."""
 
@@ -100,6 +109,7 @@ class Bench:
         start: bool = True,
         secure: bool = False,
         stream: bool = False,
+        compression: bool = False,
         **options: Any,
     ) -> None:
         self.way = way
@@ -126,14 +136,15 @@ class Bench:
             self.transport,
             client=client,
             decoder=Decoder(client=client, stream_text=stream),
-            encoder=Encoder(client=client),
+            encoder=Encoder(client=client, deflate=Deflate(**AGREED) if compression else None),
             config=ConnectionConfig(**options),
             inbox=self.inbox,
             on_end=self.ended.append,
             **hooks,
         )
         # The peer's half of the protocol.
-        self.decoder = Decoder(client=not client)
+        inflate = Inflate(window_bits=15, no_context_takeover=False, max_message_size=None)
+        self.decoder = Decoder(client=not client, inflate=inflate if compression else None)
         self.encoder = Encoder(client=not client)
         if start:
             self.connection.start(b"", b"", True, False)
@@ -181,6 +192,8 @@ class Bench:
             if not data:
                 return events
             events += self.decoder.receive(data)
+            while self.decoder.pending:
+                events += self.decoder.receive(b"")
 
     def peer_is_at_the_end(self) -> bool:
         try:

@@ -19,7 +19,7 @@ from syncws.engine.loop import IOLoop
 from syncws.engine.outbound import Outbound
 from syncws.engine.sharing import DROP_NEWEST, DROP_OLDEST, Sharing, share
 from syncws.errors import Close, ConnectionClosed, SendTimeout
-from syncws.protocol.deflate import alone
+from syncws.protocol.encoder import compressed_alone
 from syncws.protocol.events import BINARY, PING, PONG, TEXT, Event
 from tests.scripted import HANG, WAYS, Background, TellingCondition
 from tests.support import Frame, Gate
@@ -402,9 +402,9 @@ def compressed(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, int, int]]
 
     def counting(payload: bytes, settings: tuple[int, int, int]) -> bytes:
         counted[settings] += 1
-        return alone(payload, settings)
+        return compressed_alone(payload, settings)
 
-    monkeypatch.setattr(sharing, "alone", counting)
+    monkeypatch.setattr(sharing, "compressed_alone", counting)
     return counted
 
 
@@ -518,9 +518,9 @@ def test_who_begins_to_compress_meanwhile_gets_the_plain_one(
         def begin(payload: bytes, settings: tuple[int, int, int]) -> bytes:
             senders.append(Background(bench.outbound.send, TEXT, LONG + b"own"))
             gate.reached()
-            return alone(payload, settings)
+            return compressed_alone(payload, settings)
 
-        monkeypatch.setattr(sharing, "alone", begin)
+        monkeypatch.setattr(sharing, "compressed_alone", begin)
         assert share(TEXT, LONG, [bench.outbound]) == 1
     assert senders[0].result() is None
     bench.turn()
@@ -532,8 +532,8 @@ def test_a_refused_fragment_compresses_nothing_any_more(make: MakeBench) -> None
     bench.outbound.send(TEXT, LONG, final=False)
     with pytest.raises(Exception, match="a fragmented text message is under way"):
         bench.outbound.send(BINARY, LONG)
-    bench.outbound.send(TEXT, b"end")
     share(TEXT, LONG, [bench.outbound])
+    bench.outbound.send(TEXT, b"end")
     bench.turn()
     assert Peer().read(bench.wire()) == [(TEXT, LONG + b"end", True), (TEXT, LONG, True)]
 
@@ -896,6 +896,25 @@ def test_a_sender_that_waits_for_room_comes_first(make: MakeBench, policy: str) 
         room.send(numbered(99))
     assert bench.outbound.size > 1000
     assert b"own" in wake(bench)
+
+
+def test_a_sender_that_waits_is_no_reason_to_close(make: MakeBench) -> None:
+    bench = make(send_buffer_size=1000)
+    room = Room(sharing.CLOSE, bench)
+    sleep(bench)
+    for number in range(11):
+        room.send(numbered(number))
+    condition = TellingCondition(bench.outbound)
+    sender = Background(bench.outbound.send, TEXT, b"own")
+    condition.waiting.get(timeout=HANG)
+    bench.transport.room = 300
+    bench.flush()
+    assert 250 < bench.outbound.size < 1000
+    assert room.send(numbered(11)) == 1
+    bench.transport.room = None
+    bench.flush()
+    assert sender.result() is None
+    assert wake(bench)[-1] == b"own"
 
 
 def test_who_waits_no_more_leaves_the_room_to_others(make: MakeBench) -> None:

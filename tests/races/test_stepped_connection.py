@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from syncws.engine.dispatch import Dispatcher
-from syncws.engine.sharing import share
+from syncws.engine.outbound import Outbound
+from syncws.engine.sharing import DROP_NEWEST, DROP_OLDEST, Sharing, share
 from syncws.engine.state import State
 from syncws.errors import Close, ConnectionClosed, ProtocolError
 from syncws.protocol.events import TEXT, Event
@@ -154,7 +155,7 @@ PAIRS: dict[str, tuple[Operation, Operation, Operation | None, dict[str, Any]]] 
         lambda w: w.send("a" * 2000),
         lambda w: w.send("b" * 2000),
         None,
-        {},
+        {"compression": True},
     ),
 }
 
@@ -190,6 +191,118 @@ def test_two_operations_by_instruction(pair: str, exploring: Exploring) -> None:
     first, second, prepare, options = PAIRS[pair]
     tried = exploring(lambda: Wire(first, second, prepare, **options), by_instruction=True)
     assert tried > 30
+
+
+# -- A group's messages ------------------------------------------------------
+
+_PHRASE = "what is said here is said again and again, "
+_OTHER = "but they all hear something else; "
+
+
+class Deflating(Wire):
+    """What a member compresses refers to what it has sent before; the group's must not harm it."""
+
+    def __init__(self, first: Operation, second: Operation, **options: Any) -> None:
+        def begin(wire: Wire) -> None:
+            wire.send(_PHRASE * 30)
+
+        super().__init__(first, second, begin, compression=True, **options)
+
+    def check(self, first: Walker, second: Walker) -> None:
+        for number in range(2):
+            self.send(f"{number} {_PHRASE}" * 20)
+        super().check(first, second)
+        assert len(self.taken) == len(self.texts())
+
+
+def send_compressed(wire: Wire) -> None:
+    wire.send("own " + _PHRASE * 20)
+
+
+def send_compressed_fragments(wire: Wire) -> None:
+    parts = ["fragment " + _PHRASE * 10, _PHRASE * 12, _PHRASE * 5]
+    for number, part in enumerate(parts, 1):
+        wire.connection.outbound.send(TEXT, part.encode(), number == len(parts))
+    wire.taken.append("".join(parts))
+
+
+def share_compressed(wire: Wire) -> None:
+    text = "shared " + _OTHER * 40
+    assert share(TEXT, text.encode(), [wire.connection.outbound])
+    wire.taken.append(text)
+
+
+def share_another(wire: Wire) -> None:
+    text = "shared as well " + _OTHER * 30
+    assert share(TEXT, text.encode(), [wire.connection.outbound])
+    wire.taken.append(text)
+
+
+@pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
+@pytest.mark.parametrize("own", [send_compressed, send_compressed_fragments, share_another])
+def test_a_compressed_message_of_a_group(
+    own: Operation, client: bool, exploring: Exploring
+) -> None:
+    assert exploring(lambda: Deflating(own, share_compressed, client=client)) > 30
+
+
+def test_a_compressed_message_of_a_group_twice_stopped(exploring: Exploring) -> None:
+    def make() -> Deflating:
+        return Deflating(share_compressed, send_compressed)
+
+    among = ("outbound.py", "sharing.py")
+    assert exploring(make, switches=2, among=among, both=False) > 500
+
+
+@needs_instructions
+def test_a_compressed_message_of_a_group_by_instruction(exploring: Exploring) -> None:
+    def make() -> Deflating:
+        return Deflating(send_compressed, share_compressed)
+
+    among = ("outbound.py", "sharing.py")
+    assert exploring(make, by_instruction=True, among=among) > 300
+
+
+class Dropping(Wire):
+    """A group has filled a member's buffer, and a part of the first message is written."""
+
+    def __init__(self, first: Operation, second: Operation, policy: str, **options: Any) -> None:
+        self.sharing = Sharing(policy)
+        self.dropped: dict[Outbound, int] = {}
+        self.sent = 0
+        super().__init__(first, second, Dropping.fill, send_buffer_size=100, **options)
+
+    def share(self) -> None:
+        text = f"{self.sent} shared".ljust(38)
+        outbound = self.connection.outbound
+        before = dict(self.dropped)
+        taken = self.sharing.send(TEXT, text.encode(), [outbound], self.dropped)
+        if taken or self.dropped != before:  # else it is being closed
+            self.sent += 1
+
+    def fill(self) -> None:  # type: ignore[override]
+        self.transport.room = 50
+        for _ in range(6):
+            self.share()
+            self.turn(1)
+        self.transport.room = None
+        assert self.connection.outbound.size > 100
+        assert self.dropped
+
+    def check(self, first: Walker, second: Walker) -> None:
+        super().check(first, second)
+        texts = [text for text in self.texts() if "shared" in text]
+        assert texts == sorted(texts)
+        assert len(texts) + self.dropped[self.connection.outbound] == self.sent
+
+
+@pytest.mark.parametrize("policy", [DROP_NEWEST, DROP_OLDEST])
+@pytest.mark.parametrize("other", [Wire.round, send, send_fragments, Wire.start_close])
+def test_dropping_against_others(policy: str, other: Operation, exploring: Exploring) -> None:
+    def make() -> Dropping:
+        return Dropping(Dropping.share, other, policy)  # type: ignore[arg-type]
+
+    assert exploring(make) > 20
 
 
 # -- Who waits for the end, or wants to hear of it ---------------------------
