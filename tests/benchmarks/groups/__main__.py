@@ -26,6 +26,7 @@ from ..wire import BINARY, TEXT, client_frame, header, open_websocket, receive_f
 
 _ROOT = Path(__file__).resolve().parents[3]
 _WARM_UP = 0.5  # seconds
+_DEPTH = 16  # messages that a publisher has under way
 
 
 class Scene(NamedTuple):
@@ -129,13 +130,12 @@ def join(port: int, count: int) -> list[socket.socket]:
 
 def deliveries(scene: Scene, url: str, members: int, size: int, seconds: float) -> float:
     """Return the deliveries per second."""
-    depth = max(4, 4000 // members)
     with contextlib.ExitStack() as stack:
         nodes = Nodes()
         stack.callback(nodes.close)
         used = url if scene.mode else ""
-        publishers = [nodes.start(used, scene.mode, size, depth) for _ in range(scene.publishers)]
-        readers = [nodes.start(used, scene.mode, size, depth) for _ in range(scene.readers)]
+        publishers = [nodes.start(used, scene.mode, size, _DEPTH) for _ in range(scene.publishers)]
+        readers = [nodes.start(used, scene.mode, size, _DEPTH) for _ in range(scene.readers)]
         flows: list[Flow] = []
         if readers:
             joined = [sock for port in readers for sock in join(port, members // len(readers))]
