@@ -9,15 +9,16 @@ import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import syncws
 from tests.integration.test_lost_link import _can_make_namespaces as can_make_namespaces
-from tests.programs import ROOT, find_program
+from tests.programs import ROOT, find_program, free_port
 from tests.redises.real import RealRedis, real_redis
-from tests.support import HANG, Interpreter, Task, interpreter, wait_until
+from tests.support import HANG, Interpreter, Task, authority, interpreter, wait_until
 
 MODES = ("pubsub", "stream")
 QUICK: dict[str, Any] = {"timeout": 2.0, "retry_interval": 0.05, "max_retry_interval": 0.2}
@@ -382,6 +383,52 @@ def test_what_others_publish_harms_nobody(redis: RealRedis, node: Callable[..., 
     status, log = one.end()
     assert status == 0
     assert log.count("none of ours") == 1
+
+
+# -- Getting in --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_tls_and_a_password(tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture) -> None:
+    certificate = authority().issue_cert("127.0.0.1")
+    files = [str(tmp_path / name) for name in ("ca.pem", "cert.pem", "key.pem")]
+    authority().cert_pem.write_to_path(files[0])
+    certificate.cert_chain_pems[0].write_to_path(files[1])
+    certificate.private_key_pem.write_to_path(files[2])
+    port = free_port()
+    names = ("tls-ca-cert-file", "tls-cert-file", "tls-key-file")
+    lines = [f"{name} {file}" for name, file in zip(names, files, strict=True)]
+    lines += [f"tls-port {port}", "tls-auth-clients no", "requirepass se/cret", "bind 127.0.0.1"]
+    got: queue.Queue[bytes] = queue.Queue()
+    trust = {"ssl_ca_certs": files[0]}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(real_redis(*lines))
+
+        def start(password: str, **options: Any) -> syncws.RedisBackplane:
+            url = f"rediss://:{password}@127.0.0.1:{port}"
+            plane = syncws.RedisBackplane(url, mode=mode, **(QUICK | options))
+            stack.callback(plane.close, HANG)
+            plane.start()
+            return plane
+
+        one, other = start("se%2Fcret", options=trust), start("se%2Fcret", options=trust)
+        one.subscribe("r", lambda opcode, payload: got.put(payload))
+        assert one.flush(HANG)
+        for size in (0, 1, 20_000, 1_000_000, 10):
+            other.publish("r", 2, bytes(size))
+        assert [len(got.get(timeout=HANG)) for _ in range(5)] == [0, 1, 20_000, 1_000_000, 10]
+        other.join("r", "m", {})
+        assert other.flush(HANG)
+        assert one.who("r", HANG) == [syncws.Presence("m", {})]
+        assert not caplog.records
+        strangers = [start("se%2Fcret"), start("wro%2Fng", options=trust)]
+        wait_until(lambda: len(caplog.records) == 2)
+        assert "certificate" in caplog.text.lower()
+        assert "password" in caplog.text.lower()
+        assert "cret" not in caplog.text
+        assert "wro/ng" not in caplog.text
+        for plane in strangers:
+            plane.close(0)
 
 
 # -- Forks -------------------------------------------------------------------
