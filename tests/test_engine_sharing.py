@@ -19,7 +19,7 @@ from syncws.engine.loop import IOLoop
 from syncws.engine.outbound import Outbound
 from syncws.engine.sharing import DROP_NEWEST, DROP_OLDEST, Sharing, share
 from syncws.errors import Close, ConnectionClosed, SendTimeout
-from syncws.protocol.deflate import alone
+from syncws.protocol.encoder import compressed_alone
 from syncws.protocol.events import BINARY, PING, PONG, TEXT, Event
 from tests.scripted import HANG, WAYS, Background, TellingCondition
 from tests.support import Frame, Gate
@@ -402,9 +402,9 @@ def compressed(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, int, int]]
 
     def counting(payload: bytes, settings: tuple[int, int, int]) -> bytes:
         counted[settings] += 1
-        return alone(payload, settings)
+        return compressed_alone(payload, settings)
 
-    monkeypatch.setattr(sharing, "alone", counting)
+    monkeypatch.setattr(sharing, "compressed_alone", counting)
     return counted
 
 
@@ -518,9 +518,9 @@ def test_who_begins_to_compress_meanwhile_gets_the_plain_one(
         def begin(payload: bytes, settings: tuple[int, int, int]) -> bytes:
             senders.append(Background(bench.outbound.send, TEXT, LONG + b"own"))
             gate.reached()
-            return alone(payload, settings)
+            return compressed_alone(payload, settings)
 
-        monkeypatch.setattr(sharing, "alone", begin)
+        monkeypatch.setattr(sharing, "compressed_alone", begin)
         assert share(TEXT, LONG, [bench.outbound]) == 1
     assert senders[0].result() is None
     bench.turn()

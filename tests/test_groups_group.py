@@ -20,6 +20,7 @@ from tests.support import (
     Recorder,
     ServerRecorder,
     listening,
+    wait_until,
 )
 
 CONFIG = syncws.ServiceConfig(ping_interval=None, compression=False)
@@ -335,4 +336,224 @@ def test_wrong_messages_are_refused(join: Join) -> None:
 
 def test_a_group_says_how_many_it_has(join: Join) -> None:
     group = syncws.Group([join()[1]])
+    assert group.name is None
     assert repr(group) == "<syncws.Group of 1>"
+    assert repr(syncws.Group(name="lobby")) == "<syncws.Group 'lobby' of 0>"
+    assert syncws.Group(name="lobby").name == "lobby"
+
+
+def test_json_is_a_callers(join: Join) -> None:
+    client, caller = join()
+    group = syncws.Group([caller])
+    value = {"déjà": [1, 2.5, None, True], "": "vu"}
+    assert group.send_json(value) == 1
+    caller.send_json(value)
+    assert client.receive(timeout=HANG) == '{"déjà":[1,2.5,null,true],"":"vu"}'
+    assert client.receive(timeout=HANG) == '{"déjà":[1,2.5,null,true],"":"vu"}'
+    assert group.send_json(value, exclude=caller) == 0
+    for wrong, error in ((object(), TypeError), (float("nan"), ValueError), ("\ud800", ValueError)):
+        with pytest.raises(error) as ours:
+            group.send_json(wrong)
+        with pytest.raises(error) as theirs:
+            caller.send_json(wrong)
+        assert str(ours.value) == str(theirs.value)
+    caller.send_text("the end")
+    assert client.receive(timeout=HANG) == "the end"
+
+
+def test_clearing_closes_nobody(join: Join) -> None:
+    pairs = [join() for _ in range(3)]
+    group = syncws.Group(caller for _, caller in pairs)
+    group.clear()
+    group.clear()
+    assert not group
+    assert group.send_text("nobody") == 0
+    for client, caller in pairs:
+        caller.send_text("still open")
+        assert client.receive(timeout=HANG) == "still open"
+
+
+def test_closing_closes_all_and_waits_for_none(
+    listener: syncws.Listener, service: ServerRecorder
+) -> None:
+    with RawPeer.connect(listener) as one, RawPeer.connect(listener) as other:
+        callers = [service.expect("on_open") for _ in range(2)]
+        group = syncws.Group(callers)
+        group.close(4000, "the room is closed")  # while the peers have not answered
+        for peer in (one, other):
+            assert peer.expect_close(4000) == (4000, "the room is closed")
+        assert group.send_text("too late") == 0
+        assert len(group) == 2  # until they have ended
+        for peer in (one, other):
+            peer.close_frame(4000)
+            peer.expect_end()
+        for _ in callers:
+            service.expect("on_close", 4000, "")
+        assert len(group) == 0
+    group.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ((1005,), ValueError, "status_code 1005 cannot be sent"),
+        (("1000",), TypeError, "status_code must be an int"),
+        ((1000, "x" * 124), ValueError, "reason takes up to 123 bytes"),
+        ((1000, None), TypeError, "reason must be a str"),
+    ],
+)
+def test_closing_for_a_wrong_reason_closes_nobody(
+    join: Join, arguments: tuple[Any, ...], error: type[Exception], match: str
+) -> None:
+    _, caller = join()
+    group = syncws.Group([caller])
+    with pytest.raises(error, match=match):
+        group.close(*arguments)
+    with pytest.raises(error, match=match):
+        syncws.Group().close(*arguments)
+    assert caller.is_open
+
+
+def test_wrong_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="one of 'close', 'drop_newest', 'drop_oldest', not 'x'"):
+        syncws.Group(policy="x")
+    with pytest.raises(TypeError, match="a group's name is a str, not 7"):
+        syncws.Group(name=7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        syncws.Group((), "name")  # type: ignore[misc]
+
+
+def test_a_group_that_reaches_further(join: Join) -> None:
+    """Sending and what is done here of it are two: what `_send` gets has been checked."""
+    sent = []
+
+    class Far(syncws.Group):
+        def _send(self, opcode: int, payload: bytes, exclude: Any) -> int:
+            sent.append((opcode, payload, set(exclude)))
+            return 7
+
+    client, caller = join()
+    group = Far([caller])
+    assert repr(group) == "<syncws.Far of 1>"
+    assert group.send_text("é", exclude=caller) == 7
+    assert group.send_json([1]) == 7
+    assert group.send_binary(memoryview(b"b"), exclude=[caller]) == 7
+    with pytest.raises(TypeError):
+        group.send_text(b"x")  # type: ignore[arg-type]
+    assert sent == [
+        (TEXT, "é".encode(), {caller}),
+        (TEXT, b"[1]", set()),
+        (BINARY, b"b", {caller}),
+    ]
+    assert group._deliver(TEXT, b"from elsewhere", frozenset()) == 1
+    assert group._deliver(TEXT, b"not to you", {caller}) == 0
+    assert group._deliver(TEXT, b"the end", frozenset()) == 1
+    assert [client.receive(timeout=HANG) for _ in range(2)] == ["from elsewhere", "the end"]
+
+
+def fill(caller: syncws.Caller) -> None:
+    """Let it have no room for anything, until `drain`."""
+    outbound = caller._connection.outbound
+    with outbound.lock:
+        outbound._set_room(-1)
+
+
+def drain(caller: syncws.Caller) -> None:
+    caller._connection.outbound.relax()
+
+
+@pytest.mark.parametrize("policy", ["drop_newest", "drop_oldest"])
+def test_what_is_dropped_is_counted(join: Join, policy: str) -> None:
+    pairs = [join() for _ in range(3)]
+    (_, slow), (_, slower), (_, good) = pairs
+    group = syncws.Group((caller for _, caller in pairs), policy=policy)
+    assert group.policy == policy
+    assert group.dropped == 0
+    fill(slower)
+    assert group.send_text("1") == 2
+    for client in (pairs[0][0], pairs[2][0]):
+        assert client.receive(timeout=HANG) == "1"  # so that nothing waits that could be dropped
+    wait_until(lambda: not slow.buffered_amount)
+    fill(slow)
+    assert group.send_text("2") == 1
+    assert group.send_text("3", exclude=slow) == 1
+    assert group.send_text("4", exclude=[slow, slower]) == 1
+    drain(slow)
+    drain(slower)
+    assert group.send_text("5") == 3
+    assert (group.dropped_of(slow), group.dropped_of(slower), group.dropped_of(good)) == (1, 3, 0)
+    assert group.dropped == 4
+    assert group.dropped_of(None) == 0  # type: ignore[arg-type]
+    expected = [["5"], ["5"], ["2", "3", "4", "5"]]
+    for (client, _), texts in zip(pairs, expected, strict=True):
+        assert [client.receive(timeout=HANG) for _ in texts] == texts
+
+
+def test_a_slow_member_is_told_of_once_a_minute(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (_, slow), (_, other) = join(), join()
+    group = syncws.Group([slow, other], name="prices", policy="drop_newest")
+    told: list[Any] = []
+    now = 1000.0
+    outbounds = [caller._connection.outbound for caller in (slow, other)]
+    monkeypatch.setattr(type(outbounds[0]), "now", lambda self: now)
+    monkeypatch.setattr(
+        type(outbounds[0]), "log_soon", lambda self, log, level, text, *args: told.append(args)
+    )
+    fill(slow)
+    for _ in range(5):
+        group.send_text("x")
+    assert told == [(slow, group, 1)]
+    now += 59.0
+    group.send_text("x")
+    assert len(told) == 1
+    fill(other)
+    group.send_text("x")
+    assert told[1:] == [(other, group, 1)]
+    now += 1.0
+    group.send_text("x")
+    assert told[2:] == [(slow, group, 8)]
+    drain(slow)
+    drain(other)
+
+
+def test_a_queued_message_keeps_no_group(join: Join) -> None:
+    _, caller = join()
+    group = syncws.Group([caller], policy="drop_oldest")
+    with caller._connection.outbound.lock:
+        caller._connection.outbound._midway = True  # so that it waits
+    assert group.send_text("waits") == 1
+    group.discard(caller)
+    gone = weakref.ref(group)
+    del group
+    assert gone() is None
+    with caller._connection.outbound.lock:
+        caller._connection.outbound._set_midway(False)
+
+
+def test_a_client_that_connects_again_misses_what_comes_meanwhile() -> None:
+    retry = syncws.RetryConfig(interval=0.01, jitter=0.0)
+    with RawServer() as server:
+        opening = server.open_client(service=Recorder(), retry=retry, ping_interval=None)
+        peer = server.accept()
+        peer.answer()
+        client = opening.result()
+        group = syncws.Group([client], policy="drop_oldest")
+        assert group.send_text("1") == 1
+        peer.expect(TEXT, b"1")
+        peer.abort()
+        with server.accept() as again:
+            assert group.send_text("2") == 0  # there is no connection yet
+            again.answer()
+            wait_until(lambda: client.is_open)
+            assert group.send_text("3") == 1
+            again.expect(TEXT, b"3")
+            assert client in group
+            assert group.dropped == 0
+            client.close(timeout=0)
+            again.expect_close(1000)
+            again.close_frame()
+            again.expect_end()
+            client.wait_closed(HANG)
+        assert client not in group

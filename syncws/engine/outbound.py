@@ -17,13 +17,14 @@ from collections.abc import Iterable, Sized
 from typing import Protocol
 
 from ..config import ConnectionConfig
-from ..errors import Close, SendTimeout, WebSocketError
+from ..errors import Close, WebSocketError
 from ..protocol.encoder import APART, Encoder
 from ..protocol.events import BINARY, PING
 from ..protocol.kernels import frame
 from ..timing import Deadline
 from .loop import IOLoop
 from .outbuf import OutBuffer
+from .room import Room
 from .state import End
 from .transport import Transport
 from .watch import Watch
@@ -34,9 +35,6 @@ _FIN = 0x80
 
 # Bytes that a chunk that waits takes up beside its own. Pongs have two.
 _OVERHEAD = 48
-
-# The part of `send_buffer_size` that is left while memory is scarce.
-_TIGHT = 8
 
 
 class Sender(Protocol):
@@ -58,7 +56,7 @@ class Sender(Protocol):
         """A call for this one raised; it must give its descriptor up."""
 
 
-class Outbound:
+class Outbound(Room):
     """The outbound half of a connection.
 
     Guarantees:
@@ -77,35 +75,23 @@ class Outbound:
     __slots__ = (
         "_afresh",
         "_alike_below",
-        "_brim",
         "_client",
-        "_condition",
         "_deflating",
         "_dirty",
         "_encoder",
         "_encoding",
         "_flushing",
-        "_full_size",
-        "_high",
-        "_loop",
-        "_low",
         "_midway",
-        "_out",
         "_plain_below",
         "_pong_due",
         "_run_queue",
         "_sender",
         "_settings",
         "_shared",
-        "_timeout",
         "_transport",
-        "_waiters",
         "_watch",
         "attentive",
-        "end",
         "failed",
-        "lock",
-        "open",
     )
 
     def __init__(
@@ -118,14 +104,12 @@ class Outbound:
         end: End,
         sender: Sender,
     ) -> None:
-        self._loop = loop
+        super().__init__(loop, config, end)
         # Only whether it is empty matters here.
         self._run_queue: Sized = ()
         if loop.pool is not None:
             self._run_queue = loop.pool.queue
         self._dirty = loop.dirty
-        self._timeout = config.send_timeout
-        self._full_size = config.send_buffer_size
         self._client = encoder.client
         self._settings = encoder.settings  # None: nothing is compressed
         self._plain_below = min(encoder.threshold, APART)  # bytes of a message; see `send`
@@ -143,29 +127,17 @@ class Outbound:
         self._encoding = threading.Lock()
         self._encoder = encoder
 
-        # Guarded by `lock`, which guards the connection's state as well.
-        self.lock = threading.Lock()
-        self.end = end
-        self.open = True  # messages can be sent
+        # Guarded by `lock`.
         self.failed = False  # writing has
-        self._condition: threading.Condition | None = None  # made by the first who waits
         self._transport = transport
-        self._out = OutBuffer()
         self._flushing = False  # the I/O thread will write what is queued
         self._pong_due: bytes | None = None  # a pong kept back while the peer does not read
         self._midway = False  # between the fragments of a message
         self._shared: OutBuffer | None = None  # groups' messages that wait for the last of them
         self._deflating = False  # a message is being encoded, after those that are queued
         self._afresh = False  # the next one must not refer to those before it
-        self._waiters = 0  # senders that wait for room
-        self._set_room(config.send_buffer_size)
 
     # -- Any thread ------------------------------------------------------
-
-    @property
-    def size(self) -> int:
-        """Bytes taken by `send` that the system has not taken yet."""
-        return self._out.size
 
     @property
     def flushing(self) -> bool:
@@ -288,18 +260,6 @@ class Outbound:
             waiting = (self._out, self._shared or OutBuffer())
             return sum(out.size + _OVERHEAD * len(out.chunks) for out in waiting)
 
-    def tighten(self) -> None:
-        """Have senders wait early."""
-        with self.lock:
-            self._set_room(self._full_size // _TIGHT)
-
-    def relax(self) -> None:
-        """Have senders wait as set, again."""
-        with self.lock:
-            self._set_room(self._full_size)
-            if self._out.size <= self._low:
-                self.notify()
-
     def flush_soon(self) -> None:
         """Have what is queued written by the I/O thread."""
         self._loop.flush_soon(self)
@@ -316,46 +276,7 @@ class Outbound:
         """Give up a peer that reads too slowly. Does not wait."""
         self._loop.call_soon(self._fall_behind, owner=self)
 
-    def _wait_for_room(self, deadline: Deadline | None) -> Deadline:
-        """Wait until the peer has read; return the deadline that the next wait has, too."""
-        # The I/O thread must not wait for itself. It comes here only from a
-        # logging handler of the user's that sends what it gets.
-        timeout = 0.0 if self._loop.in_thread() else self._timeout
-        deadline = deadline or Deadline(timeout, self._loop.clock)
-        with self.lock:
-            condition = self.waiting()
-            self._wait_first(1)
-            try:
-                while self._out.size > self._high and self.open:
-                    remaining = deadline.remaining()
-                    if remaining == 0.0:
-                        raise SendTimeout(
-                            f"no room for {timeout} s: the peer has {self._out.size} bytes still "
-                            "to read; nothing of this message was sent"
-                        )
-                    condition.wait(remaining)
-            finally:
-                self._wait_first(-1)
-            if not self.open:
-                raise self.end.closed_error()
-        return deadline
-
     # -- Under the lock --------------------------------------------------
-
-    def _set_room(self, size: int) -> None:
-        """Have `size` bytes wait at the most. Requires `lock`."""
-        self._high = size  # bytes above which senders wait
-        self._low = size // 4  # and at which they go on
-        self._wait_first(0)
-
-    def _wait_first(self, more: int) -> None:
-        """So many more senders wait for room. Requires `lock`.
-
-        Messages that are dropped for want of room leave it to them, who would
-        wait in vain if a group took all that the peer's reading makes.
-        """
-        self._waiters += more
-        self._brim = self._low if self._waiters else self._high  # bytes up to which these have room
 
     def write(self, data: bytes | memoryview) -> bool:
         """Write or queue `data`; return whether the I/O thread has to flush. Requires `lock`.
@@ -444,17 +365,6 @@ class Outbound:
         """Send our one close frame; return whether the I/O thread has to flush. Requires `lock`."""
         self.end.sent = close
         return self.write(self._encoder.close(close))
-
-    def waiting(self) -> threading.Condition:
-        """Return what those wait on who wait for room or for the end. Requires `lock`."""
-        if self._condition is None:
-            self._condition = threading.Condition(self.lock)
-        return self._condition
-
-    def notify(self) -> None:
-        """Wake who waits for room or for the end. Requires `lock`."""
-        if self._condition is not None:
-            self._condition.notify_all()
 
     # -- I/O thread ------------------------------------------------------
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from ..protocol.deflate import alone
+from ..protocol.encoder import compressed_alone
 from ..protocol.kernels import frame
 from .loop import IOLoop
 from .outbound import Outbound
@@ -90,7 +90,7 @@ class _Message:
 
     def _deflate(self, settings: tuple[int, int, int]) -> tuple[bytes, bytes] | None:
         """Return the payload and a server's frame, or None if compressing makes it no shorter."""
-        payload = alone(self._payload, settings)
+        payload = compressed_alone(self._payload, settings)
         if len(payload) >= self.size:
             return None
         return payload, self._frame(self._first | _RSV1, payload, None)

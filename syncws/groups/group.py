@@ -275,7 +275,7 @@ class Group:
                 outbound.log_soon(
                     _log,
                     logging.WARNING,
-                    "%r reads too slowly for %r: %d messages were dropped for it so far",
+                    "%r reads too slowly for %r: messages for it are dropped, %d so far",
                     *(member, self, membership.dropped),
                 )
 

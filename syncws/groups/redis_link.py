@@ -43,26 +43,30 @@ class Server:
         if not isinstance(url, str):
             raise TypeError(f"url is a str, not {type(url).__name__}")
         try:
-            pool = redis.ConnectionPool.from_url(url, **options)
-        except (ValueError, TypeError):
+            pool = redis.ConnectionPool.from_url(url, **({"protocol": 2} | dict(options)))
+            kwargs = {
+                name: value
+                for name, value in pool.connection_kwargs.items()
+                if "maint_notifications" not in name  # which need version 3 of the protocol
+            }
+            self._make = pool.connection_class
+            self._kwargs = kwargs | {
+                "protocol": 2,
+                "decode_responses": False,
+                "socket_timeout": timeout,
+                "health_check_interval": 0,
+                "retry": Retry(NoBackoff(), 0),
+                "retry_on_error": [],
+            }
+            if "path" not in kwargs:
+                self._kwargs["socket_connect_timeout"] = timeout
+            self._make(**self._kwargs)
+        except (ValueError, TypeError, redis.RedisError):
             # What it says may have a part of a password.
             raise ValueError(
                 "that is no URL of a Redis server, such as redis://localhost:6379/0, rediss:// "
-                "for TLS, or unix:///path"
+                "for TLS, or unix:///path; or there is no such option"
             ) from None
-        kwargs = pool.connection_kwargs
-        self._make = pool.connection_class
-        self._kwargs = kwargs | {
-            "protocol": 2,
-            "decode_responses": False,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            "health_check_interval": 0,
-            "retry": Retry(NoBackoff(), 0),
-            "retry_on_error": [],
-        }
-        if "path" in kwargs:
-            del self._kwargs["socket_connect_timeout"]
         self._errors = (OSError, redis.RedisError)
         self._timeout = timeout
         self._longest = longest
@@ -93,7 +97,7 @@ class Server:
 
 
 class Link:
-    """A connection that is logged in. Used by one thread at a time.
+    """A connection that is logged in. Used by one thread, but for `interrupt`.
 
     Args:
         connection: redis-py's; connected.
@@ -165,6 +169,12 @@ class Link:
             return self._replies.feed(data)
         except ValueError as exc:
             raise ConnectionError(str(exc)) from None
+
+    def interrupt(self) -> None:
+        """Have whoever waits for an answer see the end. Any thread."""
+        with contextlib.suppress(OSError):
+            # Not that of TLS, which is the other thread's.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close it. In a forked child the parent's connection stays as it is."""

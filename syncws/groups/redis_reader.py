@@ -26,6 +26,9 @@ _Selector: type[selectors.BaseSelector] = getattr(
 # Channels that are subscribed by one command.
 _BATCH = 500
 
+# Seconds for a thread to end in.
+_LEEWAY = 0.2
+
 # Entries of each stream that are read at once.
 _ENTRIES = 100
 
@@ -66,8 +69,10 @@ class Reader:
         """End the thread, and wait for that."""
         self._closing = True
         self._wakeup.wake()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout)
+        self._thread.join(timeout + _LEEWAY)
+        if self._thread.is_alive() and (link := self._link) is not None:
+            link.interrupt()
+            self._thread.join(1.0)
 
     def abandon(self) -> None:
         """In a forked child: the thread is not here."""

@@ -36,7 +36,7 @@ class BackplaneStats(NamedTuple):
             rooms without members here.
         duplicates: Messages that came again, and were dropped.
         malformed: What came and is none of ours, and was dropped.
-        losses: How often the connection to Redis was lost.
+        losses: How often the connection to Redis was lost, or could not be made.
     """
 
     connected: bool
@@ -110,8 +110,7 @@ class Health:
         """A thread has lost its connection, or got none."""
         with self._lock:
             first = not self._down
-            if who in self._up or (first and not self._up):
-                self._counts["losses"] += first
+            self._counts["losses"] += first
             self._up.discard(who)
             self._down.add(who)
             if first:

@@ -24,6 +24,9 @@ __all__ = ["Writer"]
 _BATCH = 256
 _BATCH_BYTES = 1_048_576
 
+# Seconds for a thread to end in.
+_LEEWAY = 0.2
+
 # Errors that are over some time. Others stay as they are, whatever we do.
 _PASSING = {
     *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"),
@@ -176,8 +179,10 @@ class Writer:
                 self._ends_at = time.monotonic() + timeout
                 self._book.leave()
                 self._changed.notify_all()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout + 1.0)
+        self._thread.join(timeout + _LEEWAY)
+        if self._thread.is_alive() and (link := self._link) is not None:
+            link.interrupt()
+            self._thread.join(1.0)
 
     def abandon(self) -> None:
         """In a forked child: the thread is not here."""

@@ -18,7 +18,7 @@ from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opc
 from ..config import TOKEN, Compression
 from ..errors import HandshakeError
 
-__all__ = ["Deflate", "DeflateParams", "Inflate", "agree", "alone", "choose", "offer"]
+__all__ = ["Deflate", "DeflateParams", "Inflate", "agree", "choose", "offer"]
 
 _NAME = "permessage-deflate"
 _SERVER_BITS = "server_max_window_bits"
@@ -431,8 +431,8 @@ class Deflate(Extension):
         self, *, window_bits: int, no_context_takeover: bool, level: int, mem_level: int
     ) -> None:
         self.compress_next = True
-        self.settings = (level, window_bits, mem_level)  # what `alone` takes
         self._no_context_takeover = no_context_takeover
+        self.settings = (level, window_bits, mem_level)  # who has the same compresses the same
         # Created for the first compressed message, kept between messages.
         self._compressor: zlib._Compress | None = None
         # About the message that is being sent.
@@ -479,40 +479,13 @@ class Deflate(Extension):
 
     def _deflate(self, data: bytes, fin: bool) -> bytes:
         if self._compressor is None:
-            self._compressor = _compressor(self.settings)
-        out = _flushed(self._compressor, data)
+            level, window_bits, mem_level = self.settings
+            self._compressor = zlib.compressobj(level, zlib.DEFLATED, -window_bits, mem_level)
+        out = self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
         if fin:
-            out = _whole(out)
+            # A second flush in a row gives nothing; an empty block without its
+            # tail is one zero byte. RFC 7692 section 7.2.3.6.
+            out = out[: -len(_TAIL)] or b"\x00"
             if self._no_context_takeover:
                 self._compressor = None
         return out
-
-
-def alone(payload: bytes, settings: tuple[int, int, int]) -> bytes:
-    """Return what `Deflate.whole` does for the first message of a connection.
-
-    Whoever inflates with that window can do so with this, whatever came before.
-
-    Args:
-        payload: The message.
-        settings: Those of the connection's `Deflate`.
-    """
-    return _whole(_flushed(_compressor(settings), payload))
-
-
-def _compressor(settings: tuple[int, int, int]) -> zlib._Compress:
-    level, window_bits, mem_level = settings
-    return zlib.compressobj(level, zlib.DEFLATED, -window_bits, mem_level)
-
-
-def _flushed(compressor: zlib._Compress, data: bytes) -> bytes:
-    return compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
-
-
-def _whole(out: bytes) -> bytes:
-    """Return a message's payload: without the tail. RFC 7692 section 7.2.1.
-
-    A second flush in a row gives nothing; an empty block without its tail is
-    one zero byte. RFC 7692 section 7.2.3.6.
-    """
-    return out[: -len(_TAIL)] or b"\x00"

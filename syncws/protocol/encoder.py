@@ -16,7 +16,7 @@ from .events import BINARY, CLOSE, PING, PONG, TEXT
 from .kernels import frame
 from .plain import head
 
-__all__ = ["APART", "Encoder"]
+__all__ = ["APART", "Encoder", "compressed_alone"]
 
 _FIN = 0x80
 _RSV1 = 0x40
@@ -102,7 +102,7 @@ class Encoder:
 
     @property
     def settings(self) -> tuple[int, int, int] | None:
-        """What it compresses with, if it does; see `deflate.alone`."""
+        """What it compresses with, if it does; see `compressed_alone`."""
         return None if self._deflate is None else self._deflate.settings
 
     def begin_afresh(self) -> None:
@@ -128,3 +128,20 @@ class Encoder:
         """Return a control frame. RFC 6455 section 5.5."""
         assert len(payload) < 126
         return frame(_FIN | opcode, payload, os.urandom(4) if self.client else None)
+
+
+def compressed_alone(payload: bytes, settings: tuple[int, int, int]) -> bytes:
+    """Return a compressed message's payload that refers to nothing before it.
+
+    Whoever inflates with the same window can inflate it, whatever came before.
+    RFC 7692 section 7.2.1.
+
+    Args:
+        payload: The message.
+        settings: Those of an `Encoder`.
+    """
+    level, window_bits, mem_level = settings
+    deflate = Deflate(
+        window_bits=window_bits, no_context_takeover=True, level=level, mem_level=mem_level
+    )
+    return deflate.whole(payload)
