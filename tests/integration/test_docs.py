@@ -32,7 +32,7 @@ from tests.support import HANG, authority, interpreter
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = ("from-ballerina", "from-flask-sock", "from-websocket-client", "from-websockets")
-ALL_PAGES = (*PAGES, "client-proxies", "clients", "security")
+ALL_PAGES = (*PAGES, "client-proxies", "clients", "groups", "security")
 
 # Runs a server's block of code in a thread and a client's in this one, on a port that is free.
 PAIR = """
@@ -146,6 +146,26 @@ with syncws.Client(url, cookies={"session": cookie}) as client:
     print(client.receive(timeout=20))
 """
 
+LOBBY = """
+import syncws
+
+url = "ws://localhost:9090/lobby"
+with syncws.Client(url) as one:
+    one.send_text("alone")
+    print(one.receive(timeout=20))
+    with syncws.Client(url) as other:
+        print(one.receive(timeout=20))
+        other.send_text("hello")
+        print(one.receive(timeout=20), other.receive(timeout=20))
+"""
+PRICES = """
+import syncws
+
+with syncws.Client("ws://localhost:9090/prices") as client:
+    client.send_text("how many?")
+    print(client.receive(timeout=20))
+"""
+
 ROOM = """
 import syncws
 
@@ -247,6 +267,8 @@ RUNS: list[tuple[Block | str, Block | str, list[str]]] = [
     (ECHO, Block("clients", 1), ["hello"]),
     (ECHO, Block("clients", 2), ["hello", "['token']"]),
     (Block("README", 2), Block("clients", 3), ["ann: hello"]),
+    (Block("groups", 0), LOBBY, ["alone", '{"here":2}', "hello hello"]),
+    (Block("groups", 1), PRICES, ["you have missed 0 of our messages"]),
     (Block("README", 2), ROOM, ["401 b'Who are you?'", "ann: hello"]),
 ]
 
