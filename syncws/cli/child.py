@@ -106,9 +106,10 @@ def _obey(link: _Link, listener: Listener, graceful_timeout: float) -> None:
         try:
             if name == "listen":
                 listener.start(sockets=sockets)
-                link.listening()
-            elif name == "share":
+            else:
                 listener.also_accept(sockets)
         finally:
             for sock in sockets:
                 sock.close()  # the listener has copies
+        if name == "listen":
+            link.listening()
