@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_many_are_spread_evenly() -> None:
     while scene.closed() < 5000:
         scene.loop.fire()
         seen.append(scene.closed())
-    steps = [after - before for before, after in zip(seen, seen[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(seen)]
     assert max(steps[:-2]) <= 102
     assert 104.5 < scene.loop.now <= 105.2
 
