@@ -31,7 +31,7 @@ from tests.support import HANG, authority, interpreter
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = ("from-ballerina", "from-flask-sock", "from-websocket-client", "from-websockets")
-ALL_PAGES = (*PAGES, "clients", "security")
+ALL_PAGES = (*PAGES, "clients", "processes", "security")
 
 # Runs a server's block of code in a thread and a client's in this one, on a port that is free.
 PAIR = """
@@ -199,6 +199,16 @@ except syncws.HandshakeRejected as error:
     print(error.status)
 """
 
+# A client of the listener that may run in several processes.
+PROCESS = """
+import os
+import syncws
+
+with syncws.Client("ws://localhost:9090/chat") as client:
+    client.send_text("hello")
+    print(client.receive(timeout=20).replace(str(os.getpid()), "N"))
+"""
+
 SECURE_CLIENT = """
 import syncws
 
@@ -246,6 +256,8 @@ RUNS: list[tuple[Block | str, Block | str, list[str]]] = [
     (ECHO, Block("clients", 1), ["hello"]),
     (ECHO, Block("clients", 2), ["hello", "['token']"]),
     (Block("README", 2), Block("clients", 3), ["ann: hello"]),
+    (Block("processes", 0), PROCESS, ["You said to process N: hello"]),
+    (Block("processes", 1), Block("clients", 1), ["hello"]),
     (Block("README", 2), ROOM, ["401 b'Who are you?'", "ann: hello"]),
 ]
 

@@ -220,6 +220,21 @@ def test_a_process_that_is_killed_is_replaced_and_the_others_go_on(tmp_path: Pat
         assert it.ended(victim)
 
 
+def test_the_clients_of_a_process_that_does_not_start_meet_another_one(tmp_path: Path) -> None:
+    with served(tmp_path, "--processes", "2") as it:
+        clients = it.meet(2)
+        victim, other = clients
+        it.write(VERSION="1 +\nVERSION")
+        os.kill(victim, signal.SIGKILL)
+        it.program.wait_for(lambda: "SyntaxError" in it.program.output)
+        # Of twenty half would wait for ever, but for the other one.
+        assert {it.ask()[0] for _ in range(20)} == {other}
+        it.write()
+        assert victim not in it.pids(2)  # the next attempt comes by itself
+        for client in clients.values():
+            client.close()
+
+
 def test_a_process_that_gets_sigterm_retires_and_is_replaced(tmp_path: Path) -> None:
     with served(tmp_path) as it:
         client, pid, _ = it.connect()
@@ -230,7 +245,7 @@ def test_a_process_that_gets_sigterm_retires_and_is_replaced(tmp_path: Path) -> 
 
 
 def test_nothing_is_left_of_processes_that_were_replaced(tmp_path: Path) -> None:
-    rounds = int(os.environ.get("SYNCWS_RELOADS", "10"))
+    rounds = int(os.environ.get("SYNCWS_RELOADS", "5"))
     with served(tmp_path, "--processes", "2") as it:
         supervisor = it.program.process.pid
         it.pids(2)
