@@ -1126,11 +1126,12 @@ speedups_exec(PyObject *module)
     return result < 0 ? result : PyModule_AddIntConstant(module, "INTERFACE", INTERFACE);
 }
 
+/* Without Py_MOD_GIL_NOT_USED a free-threaded build turns its lock on. It has to:
+ * what is done here to objects is guarded by that lock alone, and the I/O thread
+ * and others tell each other of work through plain attributes whose order only
+ * the lock promises (engine/loop.py). */
 static PyModuleDef_Slot speedups_slots[] = {
     {Py_mod_exec, (void *)speedups_exec},
-#ifdef Py_GIL_DISABLED
-    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
-#endif
     {0, NULL},
 };
 

@@ -7,6 +7,7 @@ with the line that is about them. If one end is gone the other reads the end.
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -55,6 +56,8 @@ class Channel:
             data, fds, _, _ = socket.recv_fds(self.sock, 65_536, _MOST)
         except ConnectionError:
             data, fds = b"", []
+        for fd in fds:
+            os.set_inheritable(fd, False)  # unlike other descriptors these are
         self._fds += fds
         if not data:
             return None

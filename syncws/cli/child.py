@@ -65,8 +65,8 @@ class _Link:
         self._channel.send("listening")
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Somebody wants this process only to end: another one will follow."""
-        self.orders.put(({"name": "retire"}, []))
+        """Somebody wants this process to end; another one follows if it is meant alone."""
+        self.orders.put(({"name": "leave"}, []))
 
 
 def serve(
@@ -100,15 +100,18 @@ def _obey(link: _Link, listener: Listener, graceful_timeout: float) -> None:
         if name == "stop":
             listener.stop(graceful_timeout)
             return
-        if name == "retire":
-            listener.stop(graceful_timeout, spread=graceful_timeout / 2)
+        if name in ("retire", "leave"):
+            # All may have been told to leave, and then the end is not to take long.
+            spread = graceful_timeout / 2 if name == "retire" else 0.0
+            listener.stop(graceful_timeout, spread=spread)
             return
         try:
             if name == "listen":
                 listener.start(sockets=sockets)
-                link.listening()
-            elif name == "share":
+            else:
                 listener.also_accept(sockets)
         finally:
             for sock in sockets:
                 sock.close()  # the listener has copies
+        if name == "listen":
+            link.listening()

@@ -16,7 +16,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="syncws")
+@click.version_option(sys.modules["syncws"].__version__)
 def commands() -> None:
     """WebSockets for threaded Python."""
 

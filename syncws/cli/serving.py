@@ -291,8 +291,9 @@ class _Processes:
             _log.info("%s", text)
             return
         self._announced = True
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # nobody may read it
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
         if self._options.ready_fd is not None:
             with contextlib.suppress(OSError), os.fdopen(self._options.ready_fd, "wb") as file:
                 file.write(b"ready\n")

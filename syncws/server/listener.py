@@ -194,7 +194,8 @@ class Listener:
         _listeners.add(self)
 
     def __repr__(self) -> str:
-        where = ", ".join(map(str, self._addresses)) or self._unix_path or self._host
+        given = "sockets of yours" if self._sockets is not None else self._host
+        where = ", ".join(map(str, self._addresses)) or self._unix_path or given
         return f"<syncws.Listener {where}, {self._phase.value}>"
 
     # -- Services --------------------------------------------------------
@@ -482,10 +483,11 @@ class Listener:
     @property
     def port(self) -> int | None:
         """The TCP port; the one that was found if it was given as 0."""
-        for address in self._addresses:
+        given = [address_of(sock.getsockname()) for sock in self._sockets or ()]
+        for address in self._addresses or given:
             if isinstance(address, tuple):
                 return address[1]
-        return self._port if self._unix_path is None else None
+        return None if self._unix_path is not None or given else self._port
 
     @property
     def binding(self) -> Binding:

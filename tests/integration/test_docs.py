@@ -32,7 +32,7 @@ from tests.support import HANG, authority, interpreter
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = ("from-ballerina", "from-flask-sock", "from-websocket-client", "from-websockets")
-ALL_PAGES = (*PAGES, "client-proxies", "clients", "groups", "security")
+ALL_PAGES = (*PAGES, "client-proxies", "clients", "groups", "processes", "security")
 
 # Runs a server's block of code in a thread and a client's in this one, on a port that is free.
 PAIR = """
@@ -220,6 +220,16 @@ except syncws.HandshakeRejected as error:
     print(error.status)
 """
 
+# A client of the listener that may run in several processes.
+PROCESS = """
+import os
+import syncws
+
+with syncws.Client("ws://localhost:9090/chat") as client:
+    client.send_text("hello")
+    print(client.receive(timeout=20).replace(str(os.getpid()), "N"))
+"""
+
 SECURE_CLIENT = """
 import syncws
 
@@ -269,6 +279,8 @@ RUNS: list[tuple[Block | str, Block | str, list[str]]] = [
     (Block("README", 2), Block("clients", 3), ["ann: hello"]),
     (Block("groups", 0), LOBBY, ["alone", '{"here":2}', "hello hello"]),
     (Block("groups", 1), PRICES, ["you have missed 0 of our messages"]),
+    (Block("processes", 0), PROCESS, ["You said to process N: hello"]),
+    (Block("processes", 1), Block("clients", 1), ["hello"]),
     (Block("README", 2), ROOM, ["401 b'Who are you?'", "ann: hello"]),
 ]
 

@@ -220,6 +220,21 @@ def test_a_process_that_is_killed_is_replaced_and_the_others_go_on(tmp_path: Pat
         assert it.ended(victim)
 
 
+def test_the_clients_of_a_process_that_does_not_start_meet_another_one(tmp_path: Path) -> None:
+    with served(tmp_path, "--processes", "2") as it:
+        clients = it.meet(2)
+        victim, other = clients
+        it.write(VERSION="1 +\nVERSION")
+        os.kill(victim, signal.SIGKILL)
+        it.program.wait_for(lambda: "SyntaxError" in it.program.output)
+        # Of twenty half would wait for ever, but for the other one.
+        assert {it.ask()[0] for _ in range(20)} == {other}
+        it.write()
+        assert victim not in it.pids(2)  # the next attempt comes by itself
+        for client in clients.values():
+            client.close()
+
+
 def test_a_process_that_gets_sigterm_retires_and_is_replaced(tmp_path: Path) -> None:
     with served(tmp_path) as it:
         client, pid, _ = it.connect()
@@ -230,10 +245,9 @@ def test_a_process_that_gets_sigterm_retires_and_is_replaced(tmp_path: Path) -> 
 
 
 def test_nothing_is_left_of_processes_that_were_replaced(tmp_path: Path) -> None:
-    rounds = int(os.environ.get("SYNCWS_RELOADS", "10"))
+    rounds = int(os.environ.get("SYNCWS_RELOADS", "5"))
     with served(tmp_path, "--processes", "2") as it:
         supervisor = it.program.process.pid
-        it.pids(2)
         before = descriptors(supervisor), [descriptors(pid) for pid in children(supervisor)]
         for _ in range(rounds):
             old = set(children(supervisor))
@@ -270,17 +284,17 @@ def test_new_clients_meet_new_code_and_old_ones_get_1001(tmp_path: Path) -> None
 @pytest.mark.parametrize("broken", ["1 +", "raise RuntimeError('no')", "import sys; sys.exit(0)"])
 def test_broken_code_leaves_the_old_processes_alone(tmp_path: Path, broken: str) -> None:
     with served(tmp_path, "--processes", "2") as it:
-        before = it.pids(2)
-        client, pid, _ = it.connect()
+        clients = it.meet(2)
         it.write(VERSION=f"{broken}\nVERSION")
         it.reload()
         assert "the new code does not start" in it.program.output
-        assert pid in before
-        assert it.pids(2) == before
-        with client:
+        for client in clients.values():
             echoed(client, "still here")
+        assert it.pids(2) == clients.keys()
         it.write(**{'"1"': '"3"'})
         it.reload()
+        for client in clients.values():
+            gone_away(client)  # from now on its process accepts nobody
         assert it.ask()[1] == "3"
 
 
