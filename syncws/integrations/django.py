@@ -84,7 +84,8 @@ def websocket(
     view.__name__ = view.__qualname__ = name_of(target)
     view.__module__ = target.__module__
     view.__doc__ = target.__doc__
-    return csrf_exempt(view)
+    exempt: Callable[..., HttpResponse] = csrf_exempt(view)
+    return exempt
 
 
 def upgrade(
@@ -195,6 +196,8 @@ class _Call(FunctionService):
 class _Response(HttpResponse):
     """The response of a view; what middleware puts into its headers goes out with the 101."""
 
+    status_code: int
+
     def __init__(self, answer: UpgradeResponse, environ: Mapping[str, Any]) -> None:
         self._answer = answer
         self._settled = answer.status != 101
@@ -236,7 +239,8 @@ class _Response(HttpResponse):
 
     def __iter__(self) -> Iterator[bytes]:
         self._settle()
-        return super().__iter__()
+        body: Iterator[bytes] = super().__iter__()
+        return body
 
 
 @functools.cache
