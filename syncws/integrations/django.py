@@ -18,6 +18,7 @@ then runs in a thread of its own.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -38,7 +39,7 @@ from ..config import ServiceConfig
 from ..server.functions import FunctionService, Threads, WebSocket, check_function, name_of
 from ..server.upgrade import HeadersArgument
 from ..service import Service
-from .environ import NO_TEST_CLIENT, is_test_client, may_say_upgrade
+from .environ import NO_TEST_CLIENT, is_test_client, keepsake, may_say_upgrade
 from .wsgi import UpgradeResponse, default_adopter
 
 __all__ = ["WebSocket", "database", "upgrade", "websocket"]
@@ -140,7 +141,7 @@ def upgrade(
             params=params,
             headers=headers,
             subprotocol=subprotocol,
-            attributes={_KEY: request, **(attributes or {})},
+            attributes={_KEY: _keepsake(request), **(attributes or {})},
         )
     except RuntimeError:
         if is_test_client(environ):
@@ -241,6 +242,14 @@ class _Response(HttpResponse):
         self._settle()
         body: Iterator[bytes] = super().__iter__()
         return body
+
+
+def _keepsake(request: HttpRequest) -> HttpRequest:
+    """Return the request as it can be kept for as long as the connection lives."""
+    kept = copy.copy(request)
+    environ = keepsake(request.META)
+    vars(kept).update(environ=environ, META=environ, _stream=environ["wsgi.input"])
+    return kept
 
 
 @functools.cache

@@ -77,7 +77,9 @@ def count() -> flask.Response:
 def ask(http: syncws.Upgrade, request: syncws.Request) -> Any:
     if "user" not in flask.session:
         return http.cancel_upgrade(403, "Not you")
-    http.accept_upgrade(headers={"X-Asked": "1"}).send_text(f"hello {flask.session['user']}")
+    caller = http.accept_upgrade(headers={"X-Asked": "1"})
+    caller.send_text(f"hello {flask.session['user']}")
+    return caller
 
 
 @sockets.route("/broken", blueprint=chat)
