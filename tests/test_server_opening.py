@@ -11,7 +11,7 @@ import pytest
 from syncws.engine.journal import Journal
 from syncws.engine.loop import READ, WRITE
 from syncws.protocol.http import Request
-from syncws.protocol.server_handshake import Refusal
+from syncws.protocol.server_handshake import Refusal, refusal_response
 from syncws.server.opening import Opening
 from tests.scripted import DirectJournal
 from tests.support import RawPeer
@@ -452,7 +452,7 @@ def test_a_request_knows_where_it_came_from() -> None:
 
 # -- Waiting -----------------------------------------------------------------
 
-NO = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno"
+NO = Refusal(400, b"no")
 
 
 def waiting(deadline: float | None = 110.0) -> Scene:
@@ -489,11 +489,11 @@ def test_a_reply_ends_the_wait() -> None:
     scene.opening.reply(NO)
     assert not scene.opening.waiting
     assert scene.mask == WRITE
-    scene.opening.reply(b"again")
+    scene.opening.reply(NO)
     scene.opening.on_ready(WRITE)
     assert scene.transport.shut == 0
     scene.opening.on_ready(WRITE)
-    assert scene.transport.written == NO
+    assert scene.transport.written == refusal_response(NO)
     assert scene.transport.shut == 1
     assert scene.mask == READ
     (timer,) = scene.loop.due()

@@ -18,6 +18,7 @@ from syncws.callbacks import ServiceSpec
 from syncws.engine.dispatch import OPENED, Dispatcher
 from syncws.errors import Close
 from syncws.protocol.events import Event
+from syncws.protocol.server_handshake import Refusal, refusal_response
 from syncws.server.admission import Admitted, Terms
 from syncws.server.routing import Route
 from syncws.server.upgrade import Hearing, Upgrade, check_resource
@@ -206,10 +207,13 @@ class FakeOpening:
     def has_left(self) -> bool:
         return self.left
 
-    def reply(self, response: bytes) -> None:
+    def prepare(self) -> None:
+        pass
+
+    def reply(self, refusal: Refusal) -> None:
         if self.waiting:
             self.waiting = False
-            self.replies.append(response)
+            self.replies.append(refusal_response(refusal))
 
     def abort(self) -> None:
         if self.waiting:

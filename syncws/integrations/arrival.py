@@ -7,6 +7,7 @@ else.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from ..endpoint import address_of
 from ..engine.dispatch import nothing
 from ..engine.loop import READ, IOLoop
 from ..engine.transport import Transport, make_transport
+from ..errors import ConnectionClosed
 from ..logs import log_safely
 from ..protocol.http import Request, target_for_log
 from ..protocol.server_handshake import Refusal
@@ -100,6 +102,7 @@ class Arrival:
         self._loop.call_soon(self._enter, owner=self)
         refusal = self._outcome.get()
         if refusal is not None:
+            log_refusal(self._request, refusal)
             return refusal
         if terms is None:
             hearing = self._hall.hear(
@@ -108,12 +111,8 @@ class Arrival:
             self._loop.call_soon(hearing.await_run, owner=self)
             hearing.run()
         else:
-            try:
+            with contextlib.suppress(ConnectionClosed):  # then there is an outcome
                 self.prepare()
-            except OSError as exc:
-                log_safely(_log, logging.ERROR, "cannot take a connection: %s", exc)
-                self._loop.call_soon(self.reply, _FULL, owner=self)
-            else:
                 self._loop.call_soon(self._admit_now, terms, owner=self)
         refusal = self._outcome.get()
         if refusal is not None:
@@ -121,7 +120,22 @@ class Arrival:
         return refusal
 
     def prepare(self) -> None:
-        """Take the connection from the host."""
+        """Take the connection from the host.
+
+        Raises:
+            ConnectionClosed: There are no descriptors left, or it is refused
+                already: the host has to say so.
+        """
+        if not self.waiting:
+            raise ConnectionClosed
+        try:
+            self._move()
+        except OSError as exc:
+            log_safely(_log, logging.ERROR, "cannot take a connection over: %s", exc)
+            self._loop.call_soon(self.reply, _FULL, owner=self)
+            raise ConnectionClosed from exc
+
+    def _move(self) -> None:
         if self._host.tls is not None:
             ours, theirs = socket.socketpair()
             sink, given = make_sink()

@@ -22,6 +22,9 @@ from typing import Any, NamedTuple
 
 __all__ = ["Host", "Moved", "find_host", "make_sink"]
 
+# What the engine must have as it is.
+_PATCHED = ("threading", "select", "socket")
+
 # What hosts of which no connection can be had are told by, and what they are.
 _HELPLESS = {
     "mod_wsgi.version": "mod_wsgi",
@@ -30,6 +33,9 @@ _HELPLESS = {
 
 # More than any host reads ahead.
 _MOST = 1_048_576
+
+# Seconds for writing an answer in the host's stead.
+_ANSWER = 2.0
 
 _INSTEAD = (
     "Serve the WebSockets with a syncws.Listener on a port of its own, in the same process or "
@@ -129,6 +135,22 @@ class Host:
             os.dup2(given.fileno(), self._descriptor, inheritable=inheritable)
         return sock
 
+    def answer(self, response: bytes) -> None:
+        """Answer the client in the host's stead, and end the connection.
+
+        What the host writes then fails, as if the client had gone.
+        """
+        if self.tls is not None:
+            with contextlib.suppress(OSError):
+                self.tls.sendall(response)
+        sock, sink, _ = self.move()
+        with sock, contextlib.suppress(OSError):
+            if self.tls is None:
+                sock.settimeout(_ANSWER)
+                sock.sendall(response)
+            sock.shutdown(socket.SHUT_WR)
+        sink.close()
+
     def read_ahead(self) -> bytes:
         """Return what the host has read and not used; reads no more of the connection."""
         try:
@@ -153,21 +175,23 @@ def make_sink() -> tuple[socket.socket, socket.socket]:
     return sink, given
 
 
-def find_host(environ: dict[str, Any], start_response: Any = None) -> Host:
+def find_host(environ: dict[str, Any]) -> Host:
     """Return the connection that a request has come by.
 
     Args:
         environ: The request's environment.
-        start_response: What the host has given the application with it, if known.
 
     Raises:
         RuntimeError: The host does not let it be had.
     """
     if not hasattr(socket, "AF_UNIX"):
         raise RuntimeError(f"WebSockets cannot be taken from a WSGI server here. {_INSTEAD}")
+    _check_threads()
     for find in (_find_gunicorn, _find_werkzeug, _find_uwsgi, _find_reader):
         host = find(environ)
         if host is not None:
+            if host.tls is not None:
+                _check_tls(host, environ)
             return host
     named = [name for key, name in _HELPLESS.items() if key in environ]
     name = named[0] if named else environ.get("SERVER_SOFTWARE") or "this WSGI server"
@@ -175,6 +199,41 @@ def find_host(environ: dict[str, Any], start_response: Any = None) -> Host:
         f"{name} does not let an application have a connection, so it cannot carry WebSockets. "
         f"{_INSTEAD}."
     )
+
+
+def _check_threads() -> None:
+    """Check that threads are what they are called.
+
+    Raises:
+        RuntimeError: They are greenlets.
+    """
+    gevent: Any = sys.modules.get("gevent.monkey")
+    eventlet: Any = sys.modules.get("eventlet.patcher")
+    patched = gevent is not None and any(map(gevent.is_module_patched, _PATCHED))
+    patched = patched or (
+        eventlet is not None and any(map(eventlet.is_monkey_patched, ("thread", "socket")))
+    )
+    if patched:
+        raise RuntimeError(
+            "gevent or eventlet has put greenlets in the place of this process's threads "
+            "(monkey.patch_all), and syncws needs real ones. Run gunicorn with "
+            "--worker-class gthread, which holds as many WebSockets, or gevent's pywsgi "
+            "without monkey-patching"
+        )
+
+
+def _check_tls(host: Host, environ: dict[str, Any]) -> None:
+    """Check that a connection under TLS may have a thread of the host's.
+
+    Raises:
+        RuntimeError: It would be the only one.
+    """
+    if type(host.tls).__module__.startswith("gevent") or not environ.get("wsgi.multithread"):
+        raise RuntimeError(
+            f"a WebSocket under the TLS of {host.name} takes one of its threads, and it has one "
+            "only. Give it more (gunicorn --threads 100), or have a proxy in front of it speak "
+            "TLS"
+        )
 
 
 def _find_gunicorn(environ: dict[str, Any]) -> Host | None:
@@ -217,6 +276,14 @@ def _find_uwsgi(environ: dict[str, Any]) -> Host | None:
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is None or "uwsgi.version" not in environ:
         return None
+    options = {name.decode() if isinstance(name, bytes) else name for name in uwsgi.opt}
+    if not options & {"enable-threads", "threads"}:
+        raise RuntimeError("uWSGI runs no threads but its own: start it with --enable-threads")
+    if options & {"https-socket", "https-socket2", "suwsgi-socket"}:
+        raise RuntimeError(
+            "uWSGI does not let an application have the TLS of its https-socket. Have its "
+            "--https router or a proxy speak TLS"
+        )
     return Host("uWSGI", uwsgi.connection_fd(), bytes)
 
 

@@ -35,7 +35,7 @@ from ..engine.engine import Engine, default_engine
 from ..engine.loop import IOLoop
 from ..protocol.headers import Headers, normalize_extra_headers
 from ..protocol.http import RESERVED, HeadError, Request
-from ..protocol.server_handshake import Refusal, refusal_content
+from ..protocol.server_handshake import Refusal, refusal_content, refusal_response
 from ..server.admission import Admitted, agree
 from ..server.caller import Caller
 from ..server.hall import Bounds, Hall, examine
@@ -152,6 +152,7 @@ class UpgradeResponse:
     def __init__(self, adopter: Adopter, request: Request | None, refusal: Refusal | None) -> None:
         self._adopter = adopter
         self._settled = False
+        self._refusal: Refusal | None = None
         self.request = request
         self.status = 101
         self.headers: list[tuple[str, str]] = []
@@ -179,12 +180,17 @@ class UpgradeResponse:
         start_response(f"{self.status} {_phrase(self.status)}", self.headers)
         return [self.body] if self.body else []
 
-    def settle(self) -> int:
+    def settle(self, *, late: bool = False) -> int:
         """Let the client in, or find out why not; return the status.
 
         Afterwards `status`, `headers` and `body` are final. If the status is
         101 the client has it already, and whatever the server still writes is
         dropped; a refusal is the server's to send.
+
+        Args:
+            late: The server was told 101 already, as it was the `status`. So
+                the client hears of a refusal from us, and the server's 101 is
+                dropped.
 
         Raises:
             RuntimeError: It was called before.
@@ -193,12 +199,16 @@ class UpgradeResponse:
             raise RuntimeError("the client has its answer already")
         self._settled = True
         if self.status == 101:
-            refusal = self._adopter._adopt(self)
+            refusal = self._adopter._adopt(self, late)
             if refusal is not None:
                 self._refuse(refusal)
+        elif self._refusal is not None:
+            self._refuse(self._refusal)
         return self.status
 
     def _refuse(self, refusal: Refusal) -> None:
+        """Make this the answer, with what has been added to it."""
+        self._refusal = refusal
         fields, self.body = refusal_content(refusal)
         self.status = refusal.status
         replaced = {name.lower() for name, _ in (*fields, *refusal.headers)} - {"set-cookie"}
@@ -337,7 +347,7 @@ class Adopter:
         response._attributes = dict(attributes or {})
         return response
 
-    def _adopt(self, response: UpgradeResponse) -> Refusal | None:
+    def _adopt(self, response: UpgradeResponse, late: bool) -> Refusal | None:
         """Settle a response; return why the client is refused, if it is."""
         request, route, host = response.request, response._route, response._host
         assert request is not None
@@ -349,17 +359,21 @@ class Adopter:
         if route.resource is None:
             assert route.spec is not None
             terms = agree(request, route.spec, subprotocol=response._subprotocol, headers=fields)
+        refusal: Refusal | None = STOPPING
         loop = self._begin()
-        if loop is None:
-            return STOPPING
-        arrival = Arrival(
-            self._hall, loop, host, request, response._attributes, self._hall.arrival_ended
-        )
-        refusal = arrival.settle(route, fields, terms)
-        if refusal is None:
-            response.headers = list(fields)
-            if arrival.relay is not None:
-                arrival.relay.run()
+        if loop is not None:
+            arrival = Arrival(
+                self._hall, loop, host, request, response._attributes, self._hall.arrival_ended
+            )
+            refusal = arrival.settle(route, fields, terms)
+            if refusal is None:
+                response.headers = list(fields)
+                if arrival.relay is not None:
+                    arrival.relay.run()
+                return None
+        assert refusal is not None
+        if late:
+            host.answer(refusal_response(refusal))
         return refusal
 
     # -- Life ------------------------------------------------------------
