@@ -224,13 +224,13 @@ class _Response(HttpResponse):
         if handler is not None:
             self._settle()
 
-    def _settle(self) -> None:
+    def _settle(self, late: bool = False) -> None:
         if self._settled or self.status_code != 101:  # refused, by middleware perhaps
             return
         self._settled = True
         cookies = [("Set-Cookie", one.OutputString()) for one in self.cookies.values()]
         self._answer.headers = [*self.items(), *cookies]
-        status = self._answer.settle()
+        status = self._answer.settle(late=late)
         if status != 101:
             self.status_code = status
             self.content = self._answer.body
@@ -239,7 +239,7 @@ class _Response(HttpResponse):
             self._take_headers()
 
     def __iter__(self) -> Iterator[bytes]:
-        self._settle()
+        self._settle(late=True)
         body: Iterator[bytes] = super().__iter__()
         return body
 

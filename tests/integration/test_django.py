@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -9,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 import syncws
-from tests.integration.sites.servers import DJANGO_SERVERS, Server, serving
+from tests.integration.sites.servers import DJANGO_SERVERS, Server, blocks, serving
 from tests.programs import ROOT, python_path
 from tests.support import HANG
 
@@ -126,3 +129,87 @@ def test_an_exception_is_told_in_the_servers_log(site: dict[str, str], tmp_path:
         assert closed.value.received == syncws.Close(1011, "internal error")
         server.program.wait_for(lambda: "ZeroDivisionError" in server.program.output)
     assert str(caught.value).count("Traceback") == 1
+
+
+# -- The page on Django --------------------------------------------------------
+
+PAGE = blocks("django")
+PROJECT = """
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+
+settings.configure(
+    ALLOWED_HOSTS=["*"],
+    MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
+    ROOT_URLCONF="urls",
+    SECRET_KEY="not this one",
+    SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+)
+application = get_wsgi_application()
+"""
+
+
+@contextlib.contextmanager
+def project_of(code: str, tmp_path: Path) -> Iterator[Server]:
+    """A fresh directory with a project that has this code in urls.py, and its server."""
+    place, log = tmp_path / "site", tmp_path / "server"
+    place.mkdir()
+    log.mkdir()
+    (place / "project.py").write_text(PROJECT, encoding="utf-8")
+    (place / "urls.py").write_text(code, encoding="utf-8")
+    with serving("gunicorn gthread", "project:application", log, cwd=place) as server:
+        yield server
+
+
+def test_the_pages_functions(tmp_path: Path) -> None:
+    with project_of(PAGE[0], tmp_path) as server:
+        assert server.ask("/echo/ann", "hi") == "ann: hi"
+
+
+def test_the_pages_request(tmp_path: Path) -> None:
+    with project_of(PAGE[1], tmp_path) as server, server.connect("/hello") as client:
+        assert client.receive(HANG) == "stranger at /hello"
+
+
+def test_the_pages_service(tmp_path: Path) -> None:
+    with (
+        project_of(PAGE[2], tmp_path) as server,
+        server.connect("/chat/ann") as ann,
+        server.connect("/chat/bob") as bob,
+    ):
+        bob.send_text("hi")
+        assert bob.receive(HANG) == ann.receive(HANG) == "bob: hi"
+
+
+def test_the_pages_view(tmp_path: Path) -> None:
+    with project_of(PAGE[3], tmp_path) as server:
+        assert server.refused("/chat").status == 401
+        with server.connect("/chat", cookies=server.login()) as client:
+            assert client.response.headers["X-Room"] == "hall"
+            assert "sessionid" in client.response.headers["Set-Cookie"]
+            client.send_text("hi")
+            assert client.receive(HANG) == "ann: hi"
+
+
+def test_all_code_of_the_page_is_run() -> None:
+    assert len(PAGE) == 4
+
+
+# -- The example ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DJANGO_SERVERS)
+def test_the_example(name: str, tmp_path: Path) -> None:
+    with serving(name, "django_app:application", tmp_path, cwd=ROOT / "examples") as server:
+        assert server.ask("/echo/ann", "hi") == "ann: hi"
+        assert server.refused("/chat").status == 401
+        with requests.Session() as ann:
+            url = f"http://{server.host}/"
+            found = re.search(r'value="(\w+)"', ann.get(url, timeout=HANG).text)
+            assert found is not None
+            form = {"name": "Ann", "csrfmiddlewaretoken": found[1]}
+            assert "new WebSocket" in ann.post(url + "login", data=form, timeout=HANG).text
+            with server.connect("/chat", cookies=ann.cookies) as client:
+                assert client.receive(HANG) == "Ann has come."
+                client.send_text("hi")
+                assert client.receive(HANG) == "Ann: hi"

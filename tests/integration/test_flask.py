@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 import syncws
-from tests.integration.sites.servers import FLASK_SERVERS, Server, serving
+from tests.integration.sites.servers import FLASK_SERVERS, Server, blocks, serving
+from tests.programs import ROOT
 from tests.support import HANG
 
 APP = "tests.integration.sites.flask_site:app"
@@ -132,3 +137,120 @@ def _page(server: Server) -> str:
         return server.get("/echo").text
     except OSError:  # it starts
         return ""
+
+
+# -- The page on Flask ---------------------------------------------------------
+
+PAGE = blocks("flask")
+
+
+@contextlib.contextmanager
+def site_of(code: str, tmp_path: Path, name: str = "gunicorn gthread") -> Iterator[Server]:
+    """A fresh directory with an application of this code in app.py, and its server."""
+    place, log = tmp_path / "site", tmp_path / "server"
+    place.mkdir()
+    log.mkdir()
+    (place / "app.py").write_text(code, encoding="utf-8")
+    app = "app" if name == "flask run" else "app:app"
+    with serving(name, app, log, cwd=place) as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", ["flask run", "gunicorn sync"])
+def test_the_first_application_of_the_page(name: str, tmp_path: Path) -> None:
+    text = "".join(blocks("flask", "sh"))
+    assert "flask --app app run" in text
+    application, client = PAGE[0], PAGE[1]
+    assert client.count("localhost:5000") == 1
+    with site_of(application, tmp_path, name) as server:
+        assert server.get("/").text == "Hello, world!"
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-c", client.replace("localhost:5000", server.host)],
+            cwd=ROOT,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=HANG,
+            check=False,
+        )
+    assert (done.stdout, done.stderr) == (blocks("flask", "text")[0], "")
+
+
+def test_the_page_says_what_makes_it_three_lines_more() -> None:
+    more = [line for line in PAGE[0].splitlines() if "ocket" in line]
+    assert more == [
+        "from syncws.integrations.flask import WebSockets",
+        "sockets = WebSockets(app)",
+        '@sockets.route("/echo")',
+    ]
+
+
+def test_the_pages_function(tmp_path: Path) -> None:
+    code = PAGE[2].replace("timeout=60", "timeout=0.01")
+    with site_of(code, tmp_path) as server, server.connect("/rooms/7?lang=fr") as client:
+        assert client.receive(HANG) == "stranger in room 7, fr"
+        assert client.receive(HANG) == "Are you still there?"
+        client.send_text("yes")
+        assert "YES" in iter(lambda: client.receive(HANG), None)
+
+
+def test_the_pages_service(tmp_path: Path) -> None:
+    with (
+        site_of(PAGE[3], tmp_path) as server,
+        server.connect("/chat/ann") as ann,
+        server.connect("/chat/bob") as bob,
+    ):
+        bob.send_text("hi")
+        assert bob.receive(HANG) == ann.receive(HANG) == "bob: hi"
+
+
+def test_the_pages_view(tmp_path: Path) -> None:
+    with site_of(PAGE[4], tmp_path) as server:
+        assert server.refused("/chat/hall").status == 401
+        with server.connect("/chat/hall", cookies=server.login()) as client:
+            assert "session" in client.response.headers["Set-Cookie"]
+            client.send_text("hi")
+            assert client.receive(HANG) == "ann: hi"
+
+
+def test_the_pages_context(tmp_path: Path) -> None:
+    login = """
+
+@app.get("/login/<user>")
+def login(user):
+    session["user"] = user
+    return "welcome"
+"""
+    with site_of(PAGE[5] + login, tmp_path) as server:
+        assert server.ask("/who", "?") == "stranger"
+        assert server.ask("/who", "?", cookies=server.login()) == "ann"
+
+
+def test_all_code_of_the_page_is_run() -> None:
+    assert len(PAGE) == 6
+
+
+def test_the_function_of_the_page_for_those_from_flask_sock(tmp_path: Path) -> None:
+    with site_of(blocks("from-flask-sock")[0], tmp_path) as server:
+        assert server.ask("/echo/ann", "hi") == "ann said: hi"
+
+
+# -- The example ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FLASK_SERVERS)
+def test_the_example(name: str, tmp_path: Path) -> None:
+    app = "flask_app:app"
+    with serving(name, app, tmp_path, cwd=ROOT / "examples") as server:
+        assert "Your name" in server.get("/").text
+        assert server.refused("/chat").status == 401
+        with requests.Session() as ann, requests.Session() as bob:
+            for session, who in ((ann, "Ann"), (bob, "Bob")):
+                session.post(f"http://{server.host}/login", data={"name": who}, timeout=HANG)
+                assert "new WebSocket" in session.get(f"http://{server.host}/", timeout=HANG).text
+            with server.connect("/chat", cookies=ann.cookies) as first:
+                assert first.receive(HANG) == "Ann has come."
+                with server.connect("/chat", cookies=bob.cookies) as second:
+                    assert first.receive(HANG) == second.receive(HANG) == "Bob has come."
+                    second.send_text("hi")
+                    assert first.receive(HANG) == second.receive(HANG) == "Bob: hi"
+                assert first.receive(HANG) == "Bob has left."

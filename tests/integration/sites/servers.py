@@ -24,7 +24,7 @@ from tests.programs import (
 )
 from tests.support import HANG
 
-__all__ = ["DJANGO_SERVERS", "FLASK_SERVERS", "Server", "serving"]
+__all__ = ["DJANGO_SERVERS", "FLASK_SERVERS", "Server", "blocks", "serving"]
 
 _COMMANDS: dict[str, list[str]] = {
     "flask run": ["flask", "--app", "{app}", "run", "--port", "{port}"],
@@ -118,3 +118,9 @@ def serving(
         yield Server(program, port)
         output = program.output
     assert not re.search(r"Traceback|\bERROR\b|Exception", output), output
+
+
+def blocks(page: str, language: str = "python") -> list[str]:
+    """Return the blocks of code of a page of the documentation."""
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
