@@ -16,7 +16,7 @@ import pytest
 import syncws
 from syncws.integrations.wsgi import Adopter, UpgradeResponse, default_adopter, upgrade
 
-from .support import HANG, TEXT, Gate, RawPeer, Recorder, ServerRecorder, Task, frame
+from .support import HANG, TEXT, Gate, RawPeer, Recorder, ServerRecorder, Task, frame, wait_until
 
 PLAIN = syncws.ServiceConfig(ping_interval=None, compression=False)
 
@@ -211,6 +211,7 @@ def test_the_process_has_one_of_its_own() -> None:
         stopping = Task(default_adopter().stop, HANG)
         host.peer.expect_close(1001)
         host.peer.close_frame(1001)
+        host.peer.abort()
         stopping.result()
     recorder.expect("on_close", 1001, "")
 
@@ -353,7 +354,7 @@ def test_no_room() -> None:
         assert ("Retry-After", "5") in response.headers
         host.peer.close_frame(1000)
         host.peer.expect_close(1000)
-        host.peer.expect_end()
+        host.peer.abort()
         recorder.expect("on_close")
         with Host() as third:
             adopted(adopter, third, recorder)
@@ -419,6 +420,37 @@ def test_it_is_settled_once(adopter: Adopter) -> None:
             response.settle()
 
 
+@pytest.mark.parametrize("trusted", [0, 1])
+def test_middleware_on_the_way(trusted: int, adopter: Adopter) -> None:
+    """What it makes of the request is what counts, for the origin and the address."""
+    fix: Any = pytest.importorskip("werkzeug.middleware.proxy_fix")
+    recorder = service()
+
+    def application(environ: Any, start_response: Any) -> Any:
+        return adopter.upgrade(environ, recorder)(environ, start_response)
+
+    def wrapping(environ: Any, start_response: Any) -> Any:
+        def start(status: str, headers: Any, exc_info: Any = None) -> Any:
+            return start_response(status, [*headers, ("X-Late", "1")])
+
+        return fixed(dict(environ), start)
+
+    fixed = fix.ProxyFix(application, x_for=trusted, x_host=trusted, x_proto=trusted)
+    forwarded = ("203.0.113.9", "shop.example", "https")
+    names = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
+    headers = [f"{name}: {value}" for name, value in zip(names, forwarded, strict=True)]
+    with Host("Origin: https://shop.example", *headers) as host:
+        host.call(wrapping)
+        if trusted:
+            assert host.peer.read_head().startswith(b"HTTP/1.1 101 ")
+            caller = recorder.expect("on_open")
+            assert caller.remote_address == ("203.0.113.9", 0)
+            assert caller.is_secure
+        else:
+            assert host.peer.read_head().startswith(b"HTTP/1.1 403 ")
+        assert ("X-Late", "1") in host.headers
+
+
 # -- Wrong arguments ----------------------------------------------------------
 
 
@@ -478,6 +510,7 @@ def test_stop_closes_and_begins_anew(adopter: Adopter) -> None:
             stopping = Task(adopter.stop, HANG)
             host.peer.expect_close(1001)
             host.peer.close_frame(1001)
+            host.peer.abort()
             stopping.result()
             recorder.expect("on_close", 1001, "")
             assert len(adopter) == 0
@@ -507,8 +540,7 @@ def test_who_comes_while_it_stops_is_refused(adopter: Adopter) -> None:
         waiting = Task(host.call, adopter.upgrade(host.environ, recorder, resource=resource))
         gate.reached()
         stopping = Task(adopter.stop, HANG)
-        while not adopter._stopping:
-            pass
+        wait_until(lambda: not adopter._hall._arrivals)
         refused(adopter.upgrade(other.environ, recorder), other, 503)
         gate.open()
         waiting.result()

@@ -224,7 +224,10 @@ class Reception(Hall):
             return None
         route = self._router.match(request.raw_path)
         if route is None:
-            return Refusal(404, f"No WebSocket service is attached to {request.raw_path}")
+            text = f"No WebSocket service is attached to {request.raw_path}"
+            if self._site is not None:
+                text += ": the application does not get to see requests for WebSockets"
+            return Refusal(404, text)
         spec = route.spec
         refusal = examine(request, spec)
         if refusal is not None:
