@@ -15,7 +15,7 @@ import requests
 
 import syncws
 from tests.integration.sites.servers import FLASK_SERVERS, Server, blocks, serving
-from tests.programs import ROOT
+from tests.programs import ROOT, find_program, free_port, is_listening, python_path, running
 from tests.support import HANG
 
 APP = "tests.integration.sites.flask_site:app"
@@ -254,3 +254,16 @@ def test_the_example(name: str, tmp_path: Path) -> None:
                     second.send_text("hi")
                     assert first.receive(HANG) == second.receive(HANG) == "Bob: hi"
                 assert first.receive(HANG) == "Bob has left."
+
+
+def test_a_server_that_keeps_its_connections_is_told_of(tmp_path: Path) -> None:
+    port = free_port()
+    argv = [find_program("waitress-serve"), f"--listen=127.0.0.1:{port}", APP]
+    with running(
+        argv, log=tmp_path / "log", ready=lambda: is_listening(port), cwd=ROOT, env=python_path()
+    ) as program:
+        server = Server(program, port)
+        assert server.refused("/echo").status == 500
+        assert server.get("/echo").text == "a page"
+        assert "waitress does not let an application have a connection" in program.output
+        assert "Serve the WebSockets with a syncws.Listener" in program.output
