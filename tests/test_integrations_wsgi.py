@@ -29,6 +29,7 @@ class Host:
         environ: The request's environment.
         status: What the application has started the response with.
         headers: The same.
+        written: Whether it could write its response.
     """
 
     def __init__(self, *headers: str, rest: bytes = b"") -> None:
@@ -57,6 +58,7 @@ class Host:
             name, _, value = line.partition(":")
             self.environ[f"HTTP_{name.upper().replace('-', '_')}"] = value.strip()
         self.status = ""
+        self.written = False
         self.headers: list[tuple[str, str]] = []
 
     def call(self, application: Callable[..., Any]) -> bytes:
@@ -72,9 +74,11 @@ class Host:
     def send(self, body: bytes = b"") -> None:
         """Write a response, and end the connection."""
         fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers)
+        self.written = False
         with contextlib.suppress(OSError):  # the client may have gone
             self._sock.sendall(f"HTTP/1.1 {self.status}\r\n{fields}\r\n".encode() + body)
             self._sock.shutdown(socket.SHUT_WR)
+            self.written = True
         self._reader.close()
         self._sock.close()
 
@@ -106,6 +110,7 @@ def adopted(adopter: Adopter, host: Host, *args: Any, **options: Any) -> Upgrade
     head = host.peer.read_head()
     assert head.startswith(b"HTTP/1.1 101 "), head
     assert host.status == "101 Switching Protocols"
+    assert host.written  # to nobody, but without an error
     return response
 
 
@@ -255,6 +260,7 @@ def test_a_resource_may_return_a_service(adopter: Adopter) -> None:
 
 def test_a_resource_refuses(adopter: Adopter) -> None:
     def resource(http: Any, request: syncws.Request) -> None:
+        http.set_cookie("b", "2", path=None)
         http.cancel_upgrade(418, "teapot", headers={"X-Why": "tea", "Content-Type": "a/b"})
 
     with Host() as host:
@@ -267,6 +273,7 @@ def test_a_resource_refuses(adopter: Adopter) -> None:
         ("Content-Length", "6"),
         ("Content-Type", "a/b"),
         ("Set-Cookie", "a=1"),
+        ("Set-Cookie", "b=2"),
         ("X-Why", "tea"),
     ]
 
@@ -343,7 +350,8 @@ def test_an_origin_that_may_not(adopter: Adopter, caplog: pytest.LogCaptureFixtu
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_no_room() -> None:
+def test_no_room(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     adopter = Adopter(max_connections=1)
     recorder = service()
     with Host() as host, Host() as other:
@@ -352,6 +360,7 @@ def test_no_room() -> None:
         response = adopter.upgrade(other.environ, recorder)
         assert b"no room" in refused(response, other, 503)
         assert ("Retry-After", "5") in response.headers
+        assert "refused /chat?a=b with 503" in caplog.text
         host.peer.close_frame(1000)
         host.peer.expect_close(1000)
         host.peer.abort()

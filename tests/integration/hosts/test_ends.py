@@ -30,7 +30,6 @@ def ended_with(client: syncws.Client) -> syncws.Close | None:
         ("gunicorn", signal.SIGINT),
         ("gunicorn", signal.SIGQUIT),
         ("gthread", signal.SIGTERM),
-        ("gthread", signal.SIGINT),
         ("preload", signal.SIGTERM),
         ("uwsgi", signal.SIGTERM),
         ("uwsgi", signal.SIGINT),
@@ -48,7 +47,8 @@ def test_the_end_of_the_host(name: str, number: signal.Signals, tmp_path: Path) 
         for client in clients:
             client.send_text("here")
             assert client.receive(timeout=HANG) == "here"
-        server.get("/plain")  # wsgiref would swallow a Ctrl-C amid its work on the last one
+        if name == "wsgiref":
+            server.get("/plain")  # it would swallow a Ctrl-C amid its work on the last one
         server.program.signal(number)
         assert [ended_with(client) for client in clients] == [TOLD] * 3
         server.program.wait()
