@@ -15,7 +15,7 @@ import pytest
 
 import syncws
 from syncws.server.functions import FunctionService, Threads, WebSocket, check_function
-from tests.support import HANG, TEXT, Gate, RawPeer, Task, listening, wait_until
+from tests.support import HANG, QUIET, TEXT, Gate, RawPeer, Task, listening, wait_until
 
 
 def echo(ws: WebSocket, **values: Any) -> None:
@@ -286,7 +286,7 @@ def test_a_function_may_stop_its_listener() -> None:
     listener = syncws.Listener(0)
 
     def stop(ws: WebSocket) -> None:
-        listener.stop()
+        listener.stop(timeout=600)  # does not wait for this call
         stopped.put(True)
 
     listener.attach("/", FunctionService(stop))
@@ -381,6 +381,7 @@ def test_a_resource_that_returns_a_function_is_refused_over_the_bound() -> None:
 
 def test_the_function_waits_for_its_resource() -> None:
     calls: queue.Queue[str] = queue.Queue()
+    gate = Gate()
 
     def told(ws: WebSocket) -> None:
         calls.put(ws.attributes["name"])
@@ -392,11 +393,15 @@ def test_the_function_waits_for_its_resource() -> None:
         def resource(http: syncws.Upgrade, request: syncws.Request) -> None:
             caller = http.accept_upgrade()
             caller.send_text("first")
+            gate.block()
             calls.put("resource")
             caller.attributes["name"] = "function"
 
         with syncws.Client(f"ws://localhost:{listener.port}/") as client:
             assert client.receive(HANG) == "first"
+            with pytest.raises(queue.Empty):
+                calls.get(timeout=QUIET)
+            gate.open()
             assert [calls.get(timeout=HANG), calls.get(timeout=HANG)] == ["resource", "function"]
 
 

@@ -18,6 +18,7 @@ then runs in a thread of its own.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -38,7 +39,7 @@ from ..config import ServiceConfig
 from ..server.functions import FunctionService, Threads, WebSocket, check_function, name_of
 from ..server.upgrade import HeadersArgument
 from ..service import Service
-from .environ import NO_TEST_CLIENT, is_test_client, may_say_upgrade
+from .environ import NO_TEST_CLIENT, is_test_client, keepsake, may_say_upgrade
 from .wsgi import UpgradeResponse, default_adopter
 
 __all__ = ["WebSocket", "database", "upgrade", "websocket"]
@@ -84,7 +85,8 @@ def websocket(
     view.__name__ = view.__qualname__ = name_of(target)
     view.__module__ = target.__module__
     view.__doc__ = target.__doc__
-    return csrf_exempt(view)
+    exempt: Callable[..., HttpResponse] = csrf_exempt(view)
+    return exempt
 
 
 def upgrade(
@@ -139,7 +141,7 @@ def upgrade(
             params=params,
             headers=headers,
             subprotocol=subprotocol,
-            attributes={_KEY: request, **(attributes or {})},
+            attributes={_KEY: _keepsake(request), **(attributes or {})},
         )
     except RuntimeError:
         if is_test_client(environ):
@@ -195,6 +197,8 @@ class _Call(FunctionService):
 class _Response(HttpResponse):
     """The response of a view; what middleware puts into its headers goes out with the 101."""
 
+    status_code: int
+
     def __init__(self, answer: UpgradeResponse, environ: Mapping[str, Any]) -> None:
         self._answer = answer
         self._settled = answer.status != 101
@@ -220,13 +224,13 @@ class _Response(HttpResponse):
         if handler is not None:
             self._settle()
 
-    def _settle(self) -> None:
+    def _settle(self, late: bool = False) -> None:
         if self._settled or self.status_code != 101:  # refused, by middleware perhaps
             return
         self._settled = True
         cookies = [("Set-Cookie", one.OutputString()) for one in self.cookies.values()]
         self._answer.headers = [*self.items(), *cookies]
-        status = self._answer.settle()
+        status = self._answer.settle(late=late)
         if status != 101:
             self.status_code = status
             self.content = self._answer.body
@@ -235,8 +239,17 @@ class _Response(HttpResponse):
             self._take_headers()
 
     def __iter__(self) -> Iterator[bytes]:
-        self._settle()
-        return super().__iter__()
+        self._settle(late=True)
+        body: Iterator[bytes] = super().__iter__()
+        return body
+
+
+def _keepsake(request: HttpRequest) -> HttpRequest:
+    """Return the request as it can be kept for as long as the connection lives."""
+    kept = copy.copy(request)
+    environ = keepsake(request.META)
+    vars(kept).update(environ=environ, META=environ, _stream=environ["wsgi.input"])
+    return kept
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from urllib.parse import quote
 from ..endpoint import Address, address_of
 from ..protocol.http import HeadError, Request, parse_request
 
-__all__ = ["NO_TEST_CLIENT", "is_test_client", "may_say_upgrade", "request_of"]
+__all__ = ["NO_TEST_CLIENT", "is_test_client", "keepsake", "may_say_upgrade", "request_of"]
 
 #: What is said to those who test a WebSocket by a framework's test client.
 NO_TEST_CLIENT = (
@@ -20,6 +21,9 @@ NO_TEST_CLIENT = (
     "thread of the test, for example by wsgiref.simple_server or werkzeug.serving.make_server, "
     "and connect to it with syncws.Client"
 )
+
+# What leads to a server's connection.
+_SERVERS = frozenset({"gunicorn.socket", "werkzeug.request", "werkzeug.socket"})
 
 # Characters of a path that need no quoting. RFC 3986 section 3.3.
 _PATH = "/:@!$&'()*+,;=~"
@@ -120,3 +124,14 @@ def may_say_upgrade(environ: Mapping[str, Any]) -> bool:
 def is_test_client(environ: Mapping[str, Any]) -> bool:
     """Whether an environment looks as if no server has made it: that of a test client."""
     return "SERVER_SOFTWARE" not in environ
+
+
+def keepsake(environ: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an environment can be kept for as long as a connection lives.
+
+    That of uWSGI is emptied when the request is over, and others hold on to
+    what the server needs for its connection.
+    """
+    kept = {key: value for key, value in environ.items() if key not in _SERVERS}
+    kept["wsgi.input"] = io.BytesIO()
+    return kept

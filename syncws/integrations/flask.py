@@ -20,6 +20,7 @@ with a copy of the request's context.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,7 +39,7 @@ from ..server.caller import Caller
 from ..server.functions import FunctionService, Threads, WebSocket, check_function, name_of
 from ..server.upgrade import HeadersArgument, Upgrade, check_resource
 from ..service import Service
-from .environ import NO_TEST_CLIENT, is_test_client, may_say_upgrade
+from .environ import NO_TEST_CLIENT, is_test_client, keepsake, may_say_upgrade
 from .wsgi import Adopter, UpgradeResponse, default_adopter
 
 if TYPE_CHECKING:
@@ -354,6 +355,9 @@ class _Context:
 
     def __init__(self) -> None:
         self._request: Any = flask_globals.request_ctx.copy()
+        request = copy.copy(self._request.request)
+        request.environ = keepsake(request.environ)
+        self._request.request = request
         self._globals: Any = flask.g._get_current_object()
 
     @contextlib.contextmanager

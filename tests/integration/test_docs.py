@@ -262,10 +262,10 @@ class Block(NamedTuple):
 RUNS: list[tuple[Block | str, Block | str, list[str]]] = [
     (Block("from-ballerina", 0), Block("from-ballerina", 2), ["You said: hello"]),
     (Block("from-ballerina", 1), CHAT, ["anna", "anna: hello", "400 b'Age is required'"]),
-    (Block("from-flask-sock", 0), Block("from-flask-sock", 2), ["You said: hello"]),
-    (Block("from-flask-sock", 0), PAGE, ["b'a page'"]),
+    (Block("from-flask-sock", 1), Block("from-flask-sock", 3), ["You said: hello"]),
+    (Block("from-flask-sock", 1), PAGE, ["b'a page'"]),
     (
-        Block("from-flask-sock", 1),
+        Block("from-flask-sock", 2),
         ROOMS,
         ["401 b'Log in first'", "anna in room 7, fr", "hello"],
     ),
@@ -489,6 +489,7 @@ def test_all_our_code_is_run() -> None:
     run |= {Block("README", n) for n in (0, 1, 3)}  # by the tests above
     run.add(Block("security", 0))
     run |= {Block("client-proxies", n) for n in range(3)}
+    run.add(Block("from-flask-sock", 0))  # with those of the page on Flask, see test_flask
     pages = ("README", *ALL_PAGES)
     assert run == {Block(page, n) for page in pages for n in range(len(blocks(page)))}
 
@@ -568,8 +569,12 @@ LINKING = [
     "../README",
     "../SECURITY",
     "abuse-cases",
+    "django",
+    "flask",
     "performance",
     "proxies",
+    "scaling",
+    "wsgi-servers",
     *ALL_PAGES,
 ]
 

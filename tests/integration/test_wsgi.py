@@ -23,6 +23,7 @@ import pytest
 import requests
 
 import syncws
+from tests.django_settings import django_settings
 from tests.support import (
     HANG,
     QUIET,
@@ -895,24 +896,13 @@ def test_flask(flask_app: flask.Flask, caplog: pytest.LogCaptureFixture) -> None
 
 
 @pytest.fixture(scope="module")
-def django_app() -> Callable[..., Any]:
-    """An application of Django's; its settings are this process's from now on."""
-    import django
+def django_app() -> Iterator[Callable[..., Any]]:
+    """An application of Django's."""
     from django import http as django_http
     from django import urls
-    from django.conf import settings
     from django.core.handlers.wsgi import WSGIHandler
 
-    settings.configure(
-        SECRET_KEY="secret",
-        ROOT_URLCONF=(routes := types.ModuleType("routes")),
-        ALLOWED_HOSTS=["*"],
-        LOGGING_CONFIG=None,
-        DEBUG=False,
-        USE_TZ=True,
-        MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
-    )
-    django.setup()
+    routes = types.ModuleType("routes")
 
     def form(request: Any) -> Any:
         return django_http.JsonResponse({"name": request.POST["name"], "url": request.path})
@@ -935,7 +925,9 @@ def django_app() -> Callable[..., Any]:
     routes.urlpatterns = [  # type: ignore[attr-defined]
         urls.path(f"{view.__name__}/", view) for view in (form, upload, size, file, stream, broken)
     ]
-    return WSGIHandler()
+    middleware = ["django.middleware.common.CommonMiddleware"]
+    with django_settings(ROOT_URLCONF=routes, MIDDLEWARE=middleware):
+        yield WSGIHandler()
 
 
 def test_django(django_app: Any, caplog: pytest.LogCaptureFixture) -> None:
