@@ -26,7 +26,7 @@ class Notifier:
 
     def reloading(self) -> None:
         """New processes are on their way."""
-        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        now = int(time.monotonic() * 1_000_000)
         self._send(f"RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=Reloading")
 
     def stopping(self) -> None:

@@ -264,7 +264,7 @@ class Outbound(Room):
         """Have what is queued written by the I/O thread."""
         self._loop.flush_soon(self)
 
-    def now(self) -> float:
+    def clock(self) -> float:
         """Return the time, in seconds of the loop's clock."""
         return self._loop.clock()
 

@@ -264,7 +264,7 @@ class Group:
             count = dropped.get(outbound, 0)
             if not count:
                 continue
-            now = outbound.now()
+            now = outbound.clock()
             with self._lock:
                 self._dropped += count
                 membership.dropped += count

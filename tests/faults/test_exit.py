@@ -65,7 +65,7 @@ reached.wait(20)
 def flood():
     while True: client.send_binary(b"x" * 1_000_000)
 start(flood)
-until_in("outbound.py", "_wait_for_room")
+until_in("room.py", "_wait_for_room")
 """,
     "a close in another thread": """
 from tests.support import RawServer

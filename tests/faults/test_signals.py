@@ -136,7 +136,7 @@ def fill(client: syncws.Client) -> int:
 def test_a_send_that_is_interrupted_has_sent_nothing() -> None:
     with open_pair(receive_buffer=4096, compression=False, ping_interval=None) as (client, peer):
         count = fill(client)
-        with interrupted("outbound.py", "_wait_for_room"):
+        with interrupted("room.py", "_wait_for_room"):
             client.send_text("never")
         reading = Task(lambda: [peer.expect(TEXT, _BIG) for _ in range(count)])
         client.send_text("behind it")
@@ -245,7 +245,7 @@ def test_a_receive_keeps_its_deadline_behind_a_handler() -> None:
 def test_a_send_goes_on_behind_a_handler() -> None:
     with open_pair(receive_buffer=4096, compression=False, ping_interval=None) as (client, peer):
         count = fill(client)
-        with signals("outbound.py", "_wait_for_room") as came:
+        with signals("room.py", "_wait_for_room") as came:
             reading = when(came, lambda: [peer.expect(TEXT, _BIG) for _ in range(count)])
             client.send_text("last")
             reading.result()
@@ -257,7 +257,7 @@ def test_a_send_keeps_its_deadline_behind_a_handler() -> None:
     with open_pair(receive_buffer=4096, **options) as (client, _):
         fill(client)
         began = time.monotonic()
-        with signals("outbound.py", "_wait_for_room") as came, pytest.raises(syncws.SendTimeout):
+        with signals("room.py", "_wait_for_room") as came, pytest.raises(syncws.SendTimeout):
             client.send_text("never")
         assert time.monotonic() - began >= 0.2
         assert len(came) == 1

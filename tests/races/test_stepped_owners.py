@@ -399,7 +399,7 @@ def test_a_stop_that_waited_for_another_leaves_a_new_start_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     listener = syncws.Listener(0)
-    close = listener._close_connections
+    close = listener._reception.wind_up
     with Gate() as closing, Gate() as woken:
 
         def late(*args: Any) -> None:
@@ -407,7 +407,7 @@ def test_a_stop_that_waited_for_another_leaves_a_new_start_alone(
             close(*args)
 
         listener._changed = slow = Slow(listener._lock, woken)
-        monkeypatch.setattr(listener, "_close_connections", late)
+        monkeypatch.setattr(listener._reception, "wind_up", late)
         listener.start()
         first = Task(listener.stop)
         closing.reached()
