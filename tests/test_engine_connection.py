@@ -2392,3 +2392,21 @@ def test_nothing_to_call_when_it_has_ended(make: MakeBench) -> None:
     bench.connection.not_when_ended("never")
     bench.connection.abort()
     assert bench.connection.when_ended("late", bench.turn) is False
+
+
+def test_what_waits_for_the_last_fragment_counts_for_the_budget(make: MakeBench) -> None:
+    noted: list[Connection] = []
+    bench = make()
+    bench.connection._budget = SimpleNamespace(note=noted.append)  # type: ignore[assignment]
+    bench.connection.outbound.send(TEXT, b"begin", final=False)
+    bench.turn()
+    assert noted == []
+    for _ in range(3):
+        share(TEXT, b"x" * 998, [bench.connection.outbound])
+    bench.turn()
+    assert noted == [bench.connection]
+    assert bench.connection.outbound.held() > 3000
+    bench.connection.outbound.send(TEXT, b"end")
+    bench.turn()
+    assert bench.connection.outbound.held() == 0
+    bench.connection._budget = None

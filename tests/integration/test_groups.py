@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import queue
 import random
 import socket
@@ -177,6 +178,9 @@ def test_every_client_of_a_group_of_clients_sends_what_a_server_inflates() -> No
                 check_order(got.get(timeout=HANG), ("one", "own"))
         server.shutdown()
         serving.result()
+    for end in (server.shutdown_watcher, server.shutdown_notifier):
+        if isinstance(end, int):  # before version 17 a pipe that it leaves open
+            os.close(end)
 
 
 # -- Members that read slowly --------------------------------------------
