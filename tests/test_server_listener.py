@@ -303,10 +303,10 @@ def test_a_signal_that_comes_while_certificates_are_read_has_the_last_word(
             listener.reload_tls()
         return context
 
-    monkeypatch.setattr("syncws.server.listener.server_context", interrupted)
+    monkeypatch.setattr("syncws.server.certificates.server_context", interrupted)
     listener.reload_tls()
     assert len(made) == 3
-    assert listener._reception.tls is made[2]
+    assert listener._certificates.context is made[2]
 
 
 def test_serve_forever_does_not_sleep_through_a_signal() -> None:

@@ -20,8 +20,9 @@ from syncws.errors import Close
 from syncws.protocol.events import Event
 from syncws.protocol.server_handshake import Refusal, refusal_response
 from syncws.server.admission import Admitted, Terms
+from syncws.server.hearing import Hearing
 from syncws.server.routing import Route
-from syncws.server.upgrade import Hearing, Upgrade, check_resource
+from syncws.server.upgrade import Upgrade, check_resource
 from tests.handshakes import request
 from tests.support import HANG, QUIET, Task
 

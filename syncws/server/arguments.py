@@ -11,7 +11,15 @@ from ..config import TLSConfig
 from ..tls import check_context
 from .acceptor import Sharing, can_share_port, open_sockets
 
-__all__ = ["Binding", "check_port", "check_reuse_port", "check_sockets", "server_context"]
+__all__ = [
+    "Binding",
+    "check_port",
+    "check_reuse_port",
+    "check_sockets",
+    "close_all",
+    "copies_of",
+    "server_context",
+]
 
 
 class Binding(NamedTuple):
@@ -78,6 +86,25 @@ def check_sockets(given: object) -> list[socket.socket] | None:
 def _is_listening(sock: socket.socket) -> bool:
     option = getattr(socket, "SO_ACCEPTCONN", None)
     return option is None or bool(sock.getsockopt(socket.SOL_SOCKET, option))
+
+
+def copies_of(sockets: Sequence[socket.socket]) -> list[socket.socket]:
+    """Return descriptors of our own for listening sockets."""
+    copies: list[socket.socket] = []
+    try:
+        for sock in sockets:
+            copies.append(sock.dup())
+            copies[-1].setblocking(False)
+    except BaseException:
+        close_all(copies)
+        raise
+    return copies
+
+
+def close_all(sockets: Sequence[socket.socket]) -> None:
+    """Close them."""
+    for sock in sockets:
+        sock.close()
 
 
 def check_reuse_port(given: object, *, tcp: bool) -> Sharing:

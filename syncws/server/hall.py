@@ -25,9 +25,9 @@ from ..timing import Deadline
 from .admission import Admitted, Terms, admit, start
 from .door import Door
 from .functions import check_room
+from .hearing import Arriving, Hearing
 from .routing import Route
 from .tally import Tally
-from .upgrade import Arriving, Hearing
 
 __all__ = ["GOING_AWAY", "Bounds", "Hall", "examine"]
 

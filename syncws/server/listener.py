@@ -25,7 +25,15 @@ from ..engine.loop import IOLoop
 from ..protocol.forwarded import DEFAULT_HEADERS
 from ..service import Service
 from ..timing import Deadline, check_timeout
-from .arguments import Binding, check_port, check_reuse_port, check_sockets, server_context
+from .arguments import (
+    Binding,
+    check_port,
+    check_reuse_port,
+    check_sockets,
+    close_all,
+    copies_of,
+)
+from .certificates import Certificates
 from .hall import Bounds
 from .proxies import check_proxies
 from .reception import HTTPOptions, Reception
@@ -150,8 +158,7 @@ class Listener:
         self._host = host
         tcp = self._unix_path is None and self._sockets is None
         self._sharing = check_reuse_port(reuse_port, tcp=tcp)
-        self._ssl = ssl
-        tls = server_context(ssl)
+        self._certificates = Certificates(ssl)
         if engine is not None and not isinstance(engine, Engine):
             raise TypeError(f"engine must be a syncws.Engine or None, not {engine!r}")
         self._engine = engine or default_engine()
@@ -175,12 +182,8 @@ class Listener:
         self._router = Router()
         self._tally = Tally()
         self._reception = Reception(
-            self._router, tls, options, bounds, self._tally, self._unix_path
+            self._router, self._certificates, options, bounds, self._tally, self._unix_path
         )
-        # Held while certificates are read anew, so that the newest ones win; a
-        # signal handler may do so while its own thread does. Guards _ssl.
-        self._reloading = threading.RLock()
-        self._reloads = 0
         # What ends serve_forever: a stop, as the count of starts then, or a signal.
         self._stops: SimpleQueue[int] = SimpleQueue()
 
@@ -299,27 +302,7 @@ class Listener:
 
         After an error all is as it was.
         """
-        if self._reception.tls is None:
-            raise RuntimeError("the listener has no TLS: give ssl to Listener() first")
-        with self._reloading:
-            done = False
-            while not done:
-                self._reloads += 1
-                number = self._reloads
-                self._reload_tls(config)
-                # A signal handler may have come between with what is newer.
-                done = number == self._reloads
-
-    def _reload_tls(self, config: TLSConfig | ssl_module.SSLContext | None) -> None:
-        given = self._ssl if config is None else config
-        if config is None and not isinstance(given, TLSConfig):
-            raise TypeError(
-                "the listener was given an ssl.SSLContext, which cannot be read anew: "
-                "give reload_tls() a new one, or a syncws.TLSConfig"
-            )
-        context = server_context(given)
-        self._ssl = given
-        self._reception.tls = context
+        self._certificates.reload(config)
 
     # -- Life ------------------------------------------------------------
 
@@ -338,11 +321,11 @@ class Listener:
         with self._lock:
             if self._phase is not _Phase.NEW:
                 raise RuntimeError("the listener is started already")
-            opened = self.binding.open(self._sharing) if given is None else _copies(given)
+            opened = self.binding.open(self._sharing) if given is None else copies_of(given)
             try:
                 self._loop = loop = self._engine.acquire()
             except BaseException:
-                _close(opened)
+                close_all(opened)
                 raise
             self._addresses = [address_of(sock.getsockname()) for sock in opened]
             self._phase = _Phase.STARTED
@@ -362,7 +345,7 @@ class Listener:
         with self._lock:
             if self._phase is not _Phase.STARTED or self._loop is None or given is None:
                 raise RuntimeError("the listener is not started")
-            opened = _copies(given)
+            opened = copies_of(given)
             self._addresses += [address_of(sock.getsockname()) for sock in opened]
             self._reception.also_accept(opened)
 
@@ -467,7 +450,7 @@ class Listener:
         """In the child: whoever held a lock, or stopped this, is not here."""
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._reloading = threading.RLock()
+        self._certificates.renew()
         self._router.renew()
         self._reception.forget()
         if self._phase is _Phase.STOPPING:
@@ -498,23 +481,6 @@ class Listener:
     def addresses(self) -> list[Address]:
         """Where it listens: (host, port) pairs, or the path of a Unix-domain socket."""
         return list(self._addresses)
-
-
-def _copies(sockets: Sequence[socket.socket]) -> list[socket.socket]:
-    copies: list[socket.socket] = []
-    try:
-        for sock in sockets:
-            copies.append(sock.dup())
-            copies[-1].setblocking(False)
-    except BaseException:
-        _close(copies)
-        raise
-    return copies
-
-
-def _close(sockets: Sequence[socket.socket]) -> None:
-    for sock in sockets:
-        sock.close()
 
 
 def _check_stop(timeout: float) -> float:

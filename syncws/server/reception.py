@@ -12,7 +12,6 @@ import functools
 import logging
 import os
 import socket
-import ssl as ssl_module
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from ..protocol.proxy_protocol import Introduction
 from ..protocol.server_handshake import Refusal, check_upgrade, lost_upgrade
 from .acceptor import Acceptor
 from .admission import Admitted, Terms, agree
+from .certificates import Certificates
 from .farewell import Farewell
 from .hall import Bounds, Hall, examine
 from .opening import Opening
@@ -71,8 +71,7 @@ class Reception(Hall):
 
     Args:
         router: Which path leads where.
-        tls: The server's certificate; None for plain connections. Any thread may
-            put another one in its place, for connections that are still to come.
+        certificates: The server's.
         options: What there is to be known of HTTP.
         bounds: How many are let in.
         tally: Is told of every socket, and of all that runs the user's code.
@@ -82,7 +81,7 @@ class Reception(Hall):
     def __init__(
         self,
         router: Router,
-        tls: ssl_module.SSLContext | None,
+        certificates: Certificates,
         options: HTTPOptions,
         bounds: Bounds,
         tally: Tally,
@@ -90,7 +89,7 @@ class Reception(Hall):
     ) -> None:
         super().__init__(bounds, tally)
         self._router = router
-        self.tls = tls
+        self._certificates = certificates
         self._options = options
         self._unix_path = unix_path
         self._remove_path = True
@@ -222,7 +221,7 @@ class Reception(Hall):
                 return
             if sock.family != getattr(socket, "AF_UNIX", None):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            tls = self.tls
+            tls = self._certificates.context
             transport: Transport
             if tls is None:
                 transport = make_transport(sock)

@@ -28,7 +28,7 @@ import pytest
 
 import syncws
 from syncws.engine import dispatch
-from syncws.server import upgrade
+from syncws.server import hearing
 from tests.support import HANG
 
 __all__ = [
@@ -289,7 +289,7 @@ def telling() -> Iterator[None]:
         (threading, "Lock", TellingLock),
         (threading, "_allocate_lock", TellingLock),
         (threading, "RLock", threading._RLock),  # the one in Python, which has a lock in it
-        *((module, "SimpleQueue", TellingQueue) for module in (dispatch, upgrade)),
+        *((module, "SimpleQueue", TellingQueue) for module in (dispatch, hearing)),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changed]
     for owner, name, value in changed:

@@ -204,5 +204,5 @@ def raises(http: Any, request: Any) -> None:
 def test_a_resource_against_the_io_thread(
     resource: Callable[..., Any], io: Callable[[Asking], None] | None, exploring: Exploring
 ) -> None:
-    tried = exploring(lambda: Asking(resource, io), switches=2, among=("upgrade.py", "dispatch.py"))
+    tried = exploring(lambda: Asking(resource, io), switches=2, among=("hearing.py", "dispatch.py"))
     assert tried > 10
