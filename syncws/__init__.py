@@ -55,6 +55,7 @@ from .protocol.http import Query, Request
 from .server.activation import systemd_sockets
 from .server.basic_auth import BasicAuth
 from .server.caller import Caller
+from .server.functions import FunctionService, Threads, WebSocket
 from .server.listener import Listener
 from .server.upgrade import Upgrade
 from .service import Service
@@ -76,6 +77,7 @@ __all__ = [
     "ConnectionClosed",
     "Engine",
     "FailoverClient",
+    "FunctionService",
     "Group",
     "Groups",
     "HandshakeError",
@@ -108,7 +110,9 @@ __all__ = [
     "ServiceConfig",
     "TLSConfig",
     "TLSError",
+    "Threads",
     "Upgrade",
+    "WebSocket",
     "WebSocketError",
     "default_engine",
     "speedups",

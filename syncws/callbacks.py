@@ -79,8 +79,10 @@ class ServiceSpec:
     ) -> None:
         cls = service if isinstance(service, type) else type(service)
         if not issubclass(cls, Service):
+            hint = "; make one of a function with syncws.FunctionService(...)"
             raise TypeError(
                 f"a service is an instance or a subclass of syncws.Service, not {service!r}"
+                f"{hint if inspect.isroutine(service) and not client else ''}"
             )
         self.service = service
         self.config = service.config

@@ -238,13 +238,13 @@ def test_the_first_server_and_client_of_the_readme() -> None:
 
 
 def test_the_service_of_the_readme_with_everything() -> None:
-    done = run("-c", blocks("python")[2])
+    done = run("-c", blocks("python")[3])
     assert done.stdout.splitlines() == ["json", r"b'\x00\x01'", "stranger left: 1000 "]
     assert (done.stderr, done.returncode) == ("", 0)
 
 
 def test_the_upgrade_resource_and_the_application_of_the_readme() -> None:
-    server = blocks("python")[3]
+    server = blocks("python")[4]
     assert server.count("9090") == 1
     done = run("-c", PAIR, server, VISITOR)
     assert done.stdout.splitlines() == ["400 Age is required", "chat", "anna: hello", "b'well\\n'"]
@@ -252,13 +252,19 @@ def test_the_upgrade_resource_and_the_application_of_the_readme() -> None:
 
 
 def test_the_room_of_the_readme() -> None:
-    done = run("-c", ROOM, blocks("python")[4])
+    done = run("-c", ROOM, blocks("python")[5])
     assert done.stdout.splitlines() == ["from one", "from two", "0"]
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+def test_the_flask_application_of_the_readme() -> None:
+    """test_flask runs it, as `flask run` and gunicorn do."""
+    page = (ROOT / "docs" / "flask.md").read_text(encoding="utf-8")
+    assert f"```python\n{blocks('python')[2]}```" in page
+
+
 def test_there_is_no_other_code_in_the_readme() -> None:
-    assert len(blocks("python")) == 5
+    assert len(blocks("python")) == 6
 
 
 def test_the_documentation_has_the_limits_of_the_code() -> None:
