@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from syncws.engine import wakeup as module
 from syncws.engine.loop import READ
 from syncws.engine.wakeup import Wakeup
 
@@ -28,6 +29,18 @@ def test_woken_and_drained(wakeup: Wakeup) -> None:
         assert is_readable(wakeup)
         wakeup.on_ready(READ)
         assert not is_readable(wakeup)
+
+
+def test_waking_needs_no_names_of_its_module(
+    wakeup: Wakeup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of the interpreter they are None."""
+    for name in [name for name in vars(module) if not name.startswith("__")]:
+        monkeypatch.setattr(module, name, None)
+    wakeup.wake()
+    assert is_readable(wakeup)
+    wakeup._reader.close()
+    wakeup.wake()
 
 
 @pytest.mark.parametrize("times", [2, 4095, 4096, 4097, 8192])

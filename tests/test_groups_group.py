@@ -497,7 +497,7 @@ def test_a_slow_member_is_told_of_once_a_minute(
     told: list[Any] = []
     now = 1000.0
     outbounds = [caller._connection.outbound for caller in (slow, other)]
-    monkeypatch.setattr(type(outbounds[0]), "now", lambda self: now)
+    monkeypatch.setattr(type(outbounds[0]), "clock", lambda self: now)
     monkeypatch.setattr(
         type(outbounds[0]), "log_soon", lambda self, log, level, text, *args: told.append(args)
     )

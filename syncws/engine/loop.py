@@ -239,8 +239,10 @@ class IOLoop:
     def _wake(self) -> None:
         if self._pausing:
             self._pausing = False
-            with contextlib.suppress(RuntimeError):  # another thread was as quick
+            try:  # no name of this module: see Wakeup.wake
                 self._pause.release()
+            except RuntimeError:  # another thread was as quick
+                pass
         elif self._waiting:
             self._waiting = False
             self._wakeup.wake()

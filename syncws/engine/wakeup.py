@@ -28,8 +28,12 @@ class Wakeup:
     def wake(self) -> None:
         """Make the pair readable. Any thread; does not block."""
         # A full pair is awake already; a closed one has nobody left to wake.
-        with contextlib.suppress(OSError):
+        # No name of this module is used: at the end of the interpreter, when a
+        # client that was left open is thrown away, the module may be empty.
+        try:
             self._writer.send(b"\0")
+        except OSError:
+            pass
 
     def on_ready(self, mask: int) -> None:
         """Take back what wake() put in."""
