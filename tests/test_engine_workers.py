@@ -69,8 +69,11 @@ def make() -> Iterator[MakePool]:
         max_size: int = 8,
         wake_loop: Callable[[], None] = lambda: None,
         slow_after: float | None = None,
+        awake: int = 1,
     ) -> WorkerPool:
-        pools.append(WorkerPool(size, max_size, "pool", wake_loop, slow_after=slow_after))
+        pools.append(
+            WorkerPool(size, max_size, "pool", wake_loop, slow_after=slow_after, awake=awake)
+        )
         return pools[-1]
 
     yield make_pool
@@ -125,6 +128,44 @@ def test_one_worker_serves_many_works(make: MakePool) -> None:
     assert {job.worker() for job in others} == {name}
     settle(pool)
     assert pool.stats() == (4, 4, 0, 0)
+
+
+def test_as_many_workers_are_awake_as_can_run_at_once(make: MakePool) -> None:
+    pool = make(size=4, awake=2)
+    jobs = [Job(blocks=True) for _ in range(3)]
+    pool.submit(jobs[:1])
+    first = jobs[0].worker()
+    assert pool.stats().idle == 3  # there is nothing for another
+    pool.submit(jobs[1:])
+    assert jobs[1].worker() != first
+    assert pool.stats() == (4, 2, 0, 1)  # the third has to wait
+    assert jobs[0].end() == jobs[2].worker() == first
+    jobs[1].end()
+    jobs[2].end()
+    settle(pool)
+
+
+@pytest.mark.parametrize("awake", [2, 9])
+def test_no_more_workers_are_woken_than_there_are(awake: int, make: MakePool) -> None:
+    pool = make(size=2, awake=awake)
+    jobs = [Job(blocks=True) for _ in range(3)]
+    pool.submit(jobs)
+    assert len({jobs[0].worker(), jobs[1].worker()}) == 2
+    for job in jobs:
+        job.end()
+    settle(pool)
+
+
+@pytest.mark.parametrize(("lock", "threads"), [(True, 1), (False, 5), (None, 1)])
+def test_only_without_the_interpreters_lock_threads_run_at_once(
+    lock: bool | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lock is None:  # before CPython 3.13
+        monkeypatch.delattr(workers.sys, "_is_gil_enabled", raising=False)
+    else:
+        monkeypatch.setattr(workers.sys, "_is_gil_enabled", lambda: lock, raising=False)
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda pid: set(range(5)), raising=False)
+    assert workers.parallel_threads() == threads
 
 
 def test_workers_have_names_and_are_daemons(make: MakePool) -> None:

@@ -15,7 +15,7 @@ from ..timing import Deadline, check_timeout
 from .lane import Lanes
 from .lookout import Running
 from .loop import CURRENT, IOLoop
-from .workers import PoolStats, WorkerPool
+from .workers import PoolStats, WorkerPool, parallel_threads
 
 __all__ = ["Engine", "EngineStats", "default_engine"]
 
@@ -63,6 +63,7 @@ class _Runtime:
             owner,
             slow_after,
             self.loop.clock,
+            parallel_threads(),
         )
         self.loop.pool = self.pool
         self.lanes = Lanes.of(self.loop, max_workers)

@@ -5,7 +5,8 @@ to serve it: many runnable threads would only fight for the interpreter lock.
 Another is woken when the queue has not moved for a millisecond, which means
 that the one awake has blocked in a callback. A blocked worker no longer counts,
 so the next connection with work wakes another at once; and when every worker
-stays blocked the pool grows, up to its bound.
+stays blocked the pool grows, up to its bound. Where there is no interpreter
+lock, as many are awake as there are cores.
 
 Threads: `submit` and `unblock` belong to the I/O thread, `run` is a worker,
 `stop`, `join` and `stats` may be called from any thread.
@@ -14,6 +15,8 @@ Threads: `submit` and `unblock` belong to the I/O thread, `run` is a worker,
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -25,7 +28,7 @@ from ..timing import Clock, Deadline
 from .lookout import Lookout, Running, Watched, describe
 from .loop import CURRENT, STALL
 
-__all__ = ["PoolStats", "WorkerPool"]
+__all__ = ["PoolStats", "WorkerPool", "parallel_threads"]
 
 # Seconds that a worker beyond the pool's usual size stays without work.
 _LINGER = 10.0
@@ -42,6 +45,15 @@ _GROW_AGAIN_AFTER = 2
 _LONGEST_STALL = 0.1
 
 _log = logging.getLogger("syncws.engine")
+
+
+def parallel_threads() -> int:
+    """Return how many threads can run Python code at once: one, but without the lock of PEP 703."""
+    if getattr(sys, "_is_gil_enabled", lambda: True)():
+        return 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Work(Protocol):
@@ -90,6 +102,7 @@ class WorkerPool:
         slow_after: Seconds after which a call that has not returned is warned
             of; None: never.
         clock: The loop's clock.
+        awake: Workers that serve the queue at once as a rule.
     """
 
     def __init__(
@@ -101,8 +114,10 @@ class WorkerPool:
         owner: object = None,
         slow_after: float | None = None,
         clock: Clock = time.monotonic,
+        awake: int = 1,
     ) -> None:
         self._owner = owner
+        self._awake = awake
         self._clock = clock
         self._lookout = None if slow_after is None else Lookout(slow_after, name, max_size)
         # Seconds between calls of `look` while there is work; None: it is not called.
@@ -145,8 +160,8 @@ class WorkerPool:
             if not self._workers:
                 while len(self._workers) < self._size and self._spawn():
                     pass
-            if self._active == 0:
-                self._wake_one()
+            if self._active < self._awake:
+                self._wake_some(len(work))
 
     def unblock(self, now: float) -> None:
         """Wake another worker if the queue has not moved for a while."""
@@ -173,6 +188,12 @@ class WorkerPool:
                 # With every thread blocked, looking more often helps nobody:
                 # the first that comes back serves the queue.
                 self.patience = min(2 * self.patience, _LONGEST_STALL)
+
+    def _wake_some(self, most: int) -> None:
+        """Requires _lock."""
+        for _ in range(min(self._awake - self._active, most)):
+            if not self._wake_one():
+                return
 
     def _wake_one(self, grow: bool = False) -> bool:
         """Return whether there was one to wake. Requires _lock.
