@@ -300,6 +300,27 @@ def test_a_resource_whose_client_has_left(adopter: Adopter) -> None:
         assert called == []
 
 
+def test_a_client_that_resets_before_its_answer_is_not_kept(adopter: Adopter) -> None:
+    """The 101 cannot be written, so the connection has ended before it has begun."""
+    recorder = service()
+    with Host() as host:
+        response = adopter.upgrade(host.environ, recorder)
+        host.peer.reset()
+        wait_until(lambda: has_ended(host._sock))
+        host.call(response)
+        wait_until(lambda: adopter._tally._open == 0)
+        assert (len(adopter), adopter.connections) == (0, [])
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Whether a reset has come."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return True
+    return False
+
+
 # -- Refusals -----------------------------------------------------------------
 
 

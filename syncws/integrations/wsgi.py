@@ -117,10 +117,9 @@ class _Hall(Hall):
     def refusal(self, address: Any) -> Refusal | None:
         return STOPPING if self._closing else super().refusal(address)
 
-    def let_in(self, *args: Any, **options: Any) -> Admitted:
-        admitted = super().let_in(*args, **options)
+    def _admitted(self, admitted: Admitted) -> None:
+        super()._admitted(admitted)
         self.callers[admitted.connection] = admitted.caller
-        return admitted
 
     def _connection_ended(self, connection: Connection) -> None:
         self.callers.pop(connection, None)
