@@ -39,8 +39,9 @@ _MOST = 1_048_576
 _ANSWER = 2.0
 
 _INSTEAD = (
-    "Serve the WebSockets with a syncws.Listener on a port of its own, in the same process or "
-    "in another one, or serve the whole application with syncws.Listener(app=...)"
+    "Attach the services to a syncws.Listener, on a port of its own, in the same process or in "
+    "another one, or in front of the whole application, syncws.Listener(app=...), which then gets "
+    "all requests but those for WebSockets"
 )
 
 
