@@ -322,6 +322,31 @@ def test_a_client_that_resets_before_it_is_looked_at(adopter: Adopter) -> None:
         assert response.status == 503
 
 
+def test_who_was_interrupted_takes_no_place(
+    adopter: Adopter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(host: object) -> None:
+        raise KeyboardInterrupt
+
+    with Host() as host:
+        response = adopter.upgrade(host.environ, service())
+        monkeypatch.setattr("syncws.integrations.hosts.Host.move", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            response.settle()
+        wait_until(lambda: adopter._tally._open == 0)
+        assert adopter._hall._arrivals == set()
+
+
+def test_an_input_that_was_closed(adopter: Adopter) -> None:
+    recorder = service()
+    with Host() as host:
+        response = adopter.upgrade(host.environ, recorder)
+        host._reader.close()
+        host.call(response)
+        assert host.peer.read_head().startswith(b"HTTP/1.1 101 ")
+        recorder.expect("on_open")
+
+
 def test_an_adopter_without_connections_is_one() -> None:
     assert Adopter()
 

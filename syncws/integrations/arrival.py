@@ -99,6 +99,15 @@ class Arrival:
             terms: What to let it in with, without a resource.
         """
         self._path = route.path
+        try:
+            return self._settle(route, headers, terms)
+        except BaseException:  # a signal's, perhaps
+            self._loop.call_soon(self.abort, owner=self)
+            raise
+
+    def _settle(
+        self, route: Route, headers: Sequence[tuple[str, str]], terms: Terms | None
+    ) -> Refusal | None:
         self._loop.call_soon(self._enter, owner=self)
         refusal = self._outcome.get()
         if refusal is not None:

@@ -198,7 +198,7 @@ class Host:
         """Return what the host has read and not used; reads no more of the connection."""
         try:
             return self._drain() or b""
-        except OSError:  # it would have to wait, under TLS
+        except (OSError, ValueError):  # it would have to wait, under TLS; or it is closed
             return b""
 
     def half_close(self) -> None:
