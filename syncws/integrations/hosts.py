@@ -39,8 +39,8 @@ _MOST = 1_048_576
 _ANSWER = 2.0
 
 _INSTEAD = (
-    "Attach the services to a syncws.Listener, on a port of its own, in the same process or in "
-    "another one, or in front of the whole application, syncws.Listener(app=...), which then gets "
+    "Serve the WebSockets with a syncws.Listener, to which services are attached, on a port of its "
+    "own or, with syncws.Listener(app=...), on one port with the application, which then gets "
     "all requests but those for WebSockets"
 )
 
