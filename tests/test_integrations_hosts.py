@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from syncws.integrations.hosts import Host, find_host
+from syncws.integrations.hosts import Host, find_host, make_sink
 
 from .support import HANG
 
@@ -99,6 +99,64 @@ def test_without_descriptors_nothing_changes(pair: Pair, monkeypatch: pytest.Mon
         host.move()
     hosts.sendall(b"still there")
     assert client.recv(100) == b"still there"
+
+
+def test_another_connection_of_the_same_number_is_left_alone(pair: Pair) -> None:
+    """The host has closed its own meanwhile, and accepted another."""
+    _, hosts = pair
+    host = Host("host", hosts.fileno(), bytes)
+    other, others = socket.socketpair()
+    with other, others:
+        os.dup2(others.fileno(), hosts.fileno())
+        with pytest.raises(OSError, match="has it no more"):
+            host.move()
+        host.answer(b"for nobody")
+        host.discard(socket.socket())
+        others.sendall(b"still the same")
+        hosts.sendall(b", both")
+        assert other.recv(100) == b"still the same, both"
+        hosts.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            hosts.recv(1)
+
+
+def test_a_connection_is_moved_once(pair: Pair) -> None:
+    _, hosts = pair
+    host = Host("host", hosts.fileno(), bytes)
+    sock, sink, _ = host.move()
+    with sock, sink, pytest.raises(OSError, match="has it no more"):
+        host.move()
+
+
+def test_a_connection_that_is_no_more_needed_takes_no_descriptor(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, hosts = pair
+    host = Host("host", hosts.fileno(), bytes)
+    sink, given = make_sink()
+
+    def fails(descriptor: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "dup", fails)
+    with sink:
+        host.discard(given)
+        assert client.recv(1) == b""
+        hosts.sendall(b"for nobody")
+        assert sink.recv(100) == b"for nobody"
+
+
+def test_a_default_timeout_changes_nothing_of_the_host_s(pair: Pair) -> None:
+    _, hosts = pair
+    hosts.setblocking(True)
+    socket.setdefaulttimeout(HANG)
+    try:
+        host = Host("host", hosts.fileno(), bytes)
+        assert os.get_blocking(hosts.fileno())
+        assert not host.has_left()
+        assert os.get_blocking(hosts.fileno())
+    finally:
+        socket.setdefaulttimeout(None)
 
 
 def test_whether_the_client_has_left(pair: Pair) -> None:

@@ -300,6 +300,66 @@ def test_a_resource_whose_client_has_left(adopter: Adopter) -> None:
         assert called == []
 
 
+def test_a_client_that_resets_before_its_answer_is_not_kept(adopter: Adopter) -> None:
+    """The 101 cannot be written, so the connection has ended before it has begun."""
+    recorder = service()
+    with Host() as host:
+        response = adopter.upgrade(host.environ, recorder)
+        host.peer.reset()
+        wait_until(lambda: has_ended(host._sock))
+        host.call(response)
+        wait_until(lambda: adopter._tally._open == 0)
+        assert (len(adopter), adopter.connections) == (0, [])
+
+
+def test_a_client_that_resets_before_it_is_looked_at(adopter: Adopter) -> None:
+    """It is refused as one that leaves later, not told of as an error of the application."""
+    with Host() as host:
+        host.peer.reset()
+        wait_until(lambda: has_ended(host._sock))
+        response = adopter.upgrade(host.environ, service())
+        host.call(response)
+        assert response.status == 503
+
+
+def test_who_was_interrupted_takes_no_place(
+    adopter: Adopter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(host: object) -> None:
+        raise KeyboardInterrupt
+
+    with Host() as host:
+        response = adopter.upgrade(host.environ, service())
+        monkeypatch.setattr("syncws.integrations.hosts.Host.move", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            response.settle()
+        wait_until(lambda: adopter._tally._open == 0)
+        assert adopter._hall._arrivals == set()
+
+
+def test_an_input_that_was_closed(adopter: Adopter) -> None:
+    recorder = service()
+    with Host() as host:
+        response = adopter.upgrade(host.environ, recorder)
+        host._reader.close()
+        host.call(response)
+        assert host.peer.read_head().startswith(b"HTTP/1.1 101 ")
+        recorder.expect("on_open")
+
+
+def test_an_adopter_without_connections_is_one() -> None:
+    assert Adopter()
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Whether a reset has come."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return True
+    return False
+
+
 # -- Refusals -----------------------------------------------------------------
 
 
@@ -315,7 +375,7 @@ def test_what_is_no_handshake_is_refused_at_once(
 ) -> None:
     caplog.set_level(logging.INFO)
     with Host() as host:
-        del host.environ["HTTP_UPGRADE"]
+        del host.environ["HTTP_UPGRADE"], host.environ["HTTP_SEC_WEBSOCKET_KEY"]
         response = adopter.upgrade(host.environ, service())
         assert response.status == 426
         assert b"ws://" in response.body
@@ -405,7 +465,13 @@ def test_no_descriptors(
     for resource in (None, accepts):
         with Host() as host:
             refused(adopter.upgrade(host.environ, service(), resource=resource), host, 503)
-    assert caplog.text.count("cannot take a connection over: [Errno 24]") == 2
+    with Host() as host:  # which was told 101 already
+        response = adopter.upgrade(host.environ, service())
+        host.status = "101 Switching Protocols"
+        assert response.settle(late=True) == 503
+        host.send()
+        assert host.peer.read_head().startswith(b"HTTP/1.1 503 ")
+    assert caplog.text.count("cannot take a connection over: [Errno 24]") == 3
 
 
 def test_a_refusal_that_comes_too_late_for_the_host(adopter: Adopter) -> None:

@@ -90,6 +90,14 @@ def test_an_ipv6_client_has_64_bits_to_itself() -> None:
     assert status(bench.enter(("fe80::2%eth0", 1))) == 503
 
 
+def test_a_client_of_ipv4_is_itself_however_its_address_is_written() -> None:
+    """On a socket for both families these would be one network."""
+    bench = Bench(None, 1)
+    assert status(bench.enter(("::ffff:192.0.2.1", 1))) is None
+    assert status(bench.enter(("::ffff:192.0.2.2", 1))) is None
+    assert "from 192.0.2.1." in bench.enter(("192.0.2.1", 2)).text
+
+
 def test_unix_domain_sockets_have_no_address() -> None:
     bench = Bench(3, 1)
     for _ in range(3):

@@ -28,10 +28,10 @@ from ..server.routing import Route
 from .hosts import Host, Moved, make_sink
 from .relay import Relay
 
-__all__ = ["STOPPING", "Arrival", "log_refusal"]
+__all__ = ["LOST", "STOPPING", "Arrival", "log_refusal"]
 
 STOPPING = Refusal(503, "The server is going away.", (("Retry-After", "5"),))
-_LOST = Refusal(503, "The client has gone.")
+LOST = Refusal(503, "The client has gone.")
 _FULL = Refusal(503, "The server is overloaded. Try again later.", (("Retry-After", "5"),))
 
 _log = logging.getLogger("syncws.server")
@@ -99,6 +99,15 @@ class Arrival:
             terms: What to let it in with, without a resource.
         """
         self._path = route.path
+        try:
+            return self._settle(route, headers, terms)
+        except BaseException:  # a signal's, perhaps
+            self._loop.call_soon(self.abort, owner=self)
+            raise
+
+    def _settle(
+        self, route: Route, headers: Sequence[tuple[str, str]], terms: Terms | None
+    ) -> Refusal | None:
         self._loop.call_soon(self._enter, owner=self)
         refusal = self._outcome.get()
         if refusal is not None:
@@ -225,7 +234,7 @@ class Arrival:
         """Give the client up. Harmless twice."""
         if self.waiting:
             on_lost = self._on_lost
-            self._end(_LOST)
+            self._end(LOST)
             on_lost()
 
     def _end(self, refusal: Refusal | None) -> None:

@@ -13,6 +13,7 @@ Threads: everything here runs in the thread of the host.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import socket
@@ -38,8 +39,9 @@ _MOST = 1_048_576
 _ANSWER = 2.0
 
 _INSTEAD = (
-    "Serve the WebSockets with a syncws.Listener on a port of its own, in the same process or "
-    "in another one, or serve the whole application with syncws.Listener(app=...)"
+    "Serve the WebSockets with a syncws.Listener, to which services are attached, on a port of its "
+    "own or, with syncws.Listener(app=...), on one port with the application, which then gets "
+    "all requests but those for WebSockets"
 )
 
 
@@ -81,6 +83,7 @@ class Host:
         self.tls = tls
         self._descriptor = descriptor
         self._drain = drain
+        self._identity = _identity(descriptor)
         with self._borrowed() as sock:
             self.local: Any = sock.getsockname()
             self.remote: Any = sock.getpeername()
@@ -88,7 +91,11 @@ class Host:
     @contextlib.contextmanager
     def _borrowed(self) -> Any:
         """The connection, as a socket of ours that does not own it."""
+        blocking = os.get_blocking(self._descriptor)
         sock = socket.socket(fileno=self._descriptor)
+        # If the application has set a default timeout it has that now, and does not block.
+        sock.settimeout(None)
+        os.set_blocking(self._descriptor, blocking)
         try:
             yield sock
         finally:
@@ -108,7 +115,8 @@ class Host:
         """Take the connection; the host is left with a sink.
 
         Raises:
-            OSError: There is no descriptor left; nothing has changed.
+            OSError: There is no descriptor left, or the host has closed the
+                connection; nothing has changed.
         """
         sink, given = make_sink()
         try:
@@ -125,43 +133,84 @@ class Host:
             given: What the host has from now on; closed in any case.
 
         Raises:
-            OSError: There is no descriptor left; nothing has changed.
+            OSError: There is no descriptor left, or the host has closed the
+                connection; nothing has changed.
         """
         with given:
-            sock = socket.socket(fileno=os.dup(self._descriptor))
             # The host has set its descriptor as it wants to have it.
             given.setblocking(os.get_blocking(self._descriptor))
-            inheritable = os.get_inheritable(self._descriptor)
-            os.dup2(given.fileno(), self._descriptor, inheritable=inheritable)
+            sock = socket.socket(fileno=os.dup(self._descriptor))
+            try:
+                self._put(given)
+            except BaseException:
+                sock.close()
+                raise
         return sock
+
+    def discard(self, given: socket.socket) -> None:
+        """Put a socket in the place of the connection, which is closed.
+
+        Args:
+            given: As for `replace`.
+        """
+        with given, contextlib.suppress(OSError):
+            given.setblocking(os.get_blocking(self._descriptor))
+            self._put(given)
+
+    def _put(self, given: socket.socket) -> None:
+        """Have the host's descriptor lead to another socket."""
+        self._check()
+        inheritable = os.get_inheritable(self._descriptor)
+        os.dup2(given.fileno(), self._descriptor, inheritable=inheritable)
+
+    def _check(self) -> None:
+        """Raise an OSError unless the descriptor is still that of the connection.
+
+        A host that has closed it may have another client's under its number.
+        """
+        if _identity(self._descriptor) != self._identity:
+            raise OSError(errno.EBADF, "the server has it no more")
 
     def answer(self, response: bytes) -> None:
         """Answer the client in the host's stead, and end the connection.
 
-        What the host writes then fails, as if the client had gone.
+        What the host writes then fails, as if the client had gone. Nothing
+        happens if the connection was moved or closed.
         """
-        if self.tls is not None:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            self._check()
+            if self.tls is not None:
                 self.tls.sendall(response)
-        sock, sink, _ = self.move()
-        with sock, contextlib.suppress(OSError):
-            if self.tls is None:
+            else:
+                self._send(response)
+            self.half_close()
+
+    def _send(self, response: bytes) -> None:
+        blocking = os.get_blocking(self._descriptor)
+        with self._borrowed() as sock:
+            try:
                 sock.settimeout(_ANSWER)
                 sock.sendall(response)
-            sock.shutdown(socket.SHUT_WR)
-        sink.close()
+            finally:
+                os.set_blocking(self._descriptor, blocking)
 
     def read_ahead(self) -> bytes:
         """Return what the host has read and not used; reads no more of the connection."""
         try:
             return self._drain() or b""
-        except OSError:  # it would have to wait, under TLS
+        except (OSError, ValueError):  # it would have to wait, under TLS; or it is closed
             return b""
 
     def half_close(self) -> None:
         """Tell the client that nothing more comes."""
         with contextlib.suppress(OSError), self._borrowed() as sock:
             sock.shutdown(socket.SHUT_WR)
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    """Return what a connection is known by, which its number is not."""
+    stat = os.fstat(descriptor)
+    return stat.st_dev, stat.st_ino
 
 
 def make_sink() -> tuple[socket.socket, socket.socket]:

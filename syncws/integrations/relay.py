@@ -70,7 +70,7 @@ class Relay:
 
     def _leave(self, timeout: float | None) -> None:
         """Give the host something else for its connection, and end that."""
-        self._host.replace(self._given).close()
+        self._host.discard(self._given)
         # What it still writes would fail after the end of TLS: this ends TLS
         # for the object that it writes to, too.
         self._tls.shutdown(socket.SHUT_RD)

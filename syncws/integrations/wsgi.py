@@ -26,7 +26,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 from ..callbacks import ServiceSpec
@@ -45,7 +45,7 @@ from ..server.tally import Tally
 from ..server.upgrade import HeadersArgument, check_offered
 from ..service import Service
 from ..timing import Deadline, check_timeout
-from .arrival import STOPPING, Arrival, log_refusal
+from .arrival import LOST, STOPPING, Arrival, log_refusal
 from .environ import request_of
 from .hosts import Host, find_host
 
@@ -56,6 +56,9 @@ Resource = Callable[..., Any]
 
 # Seconds that open WebSockets have at the end of the process.
 _EXIT = 1.0
+
+# What stands for a request in the log that is none.
+_NO_REQUEST = Request("", "a request", "", "", Headers())
 
 # Headers of a framework's response that tell of its body, or of what only a
 # server can know: they are no part of a 101.
@@ -117,10 +120,9 @@ class _Hall(Hall):
     def refusal(self, address: Any) -> Refusal | None:
         return STOPPING if self._closing else super().refusal(address)
 
-    def let_in(self, *args: Any, **options: Any) -> Admitted:
-        admitted = super().let_in(*args, **options)
+    def _admitted(self, admitted: Admitted) -> None:
+        super()._admitted(admitted)
         self.callers[admitted.connection] = admitted.caller
-        return admitted
 
     def _connection_ended(self, connection: Connection) -> None:
         self.callers.pop(connection, None)
@@ -178,7 +180,7 @@ class UpgradeResponse:
         Under TLS it returns when the connection has ended.
         """
         self.settle()
-        start_response(f"{self.status} {_phrase(self.status)}", self.headers)
+        start_response(f"{self.status} {responses.get(self.status, 'Refused')}", self.headers)
         return [self.body] if self.body else []
 
     def settle(self, *, late: bool = False) -> int:
@@ -268,6 +270,10 @@ class Adopter:
         """How many WebSockets are open."""
         return len(self._hall.callers)
 
+    def __bool__(self) -> bool:
+        """True, also without any."""
+        return True
+
     @property
     def connections(self) -> list[Caller]:
         """The callers of those."""
@@ -307,8 +313,8 @@ class Adopter:
             subprotocol: One that the client offers; the service's choice if
                 it is None. A resource chooses it itself.
             attributes: What `caller.attributes` begins with, before `on_open`.
-                The environment may be among them, as long as a connection
-                may hold on to all that belongs to it.
+                Not the environment itself: some servers empty it after the
+                request, others need what is in it.
 
         Raises:
             TypeError: It is no service, or an argument has a wrong type.
@@ -332,13 +338,17 @@ class Adopter:
         if request is not None and refusal is None:
             if subprotocol is not None:
                 check_offered(request, subprotocol)
-            host = find_host(environ)
-            request = dataclasses.replace(
-                request_of(environ, host.remote), path_params=dict(params or {})
-            )
+            try:
+                host = find_host(environ)
+            except OSError:  # a connection that was reset has no ends
+                refusal = LOST
+            else:
+                request = dataclasses.replace(
+                    request_of(environ, host.remote), path_params=dict(params or {})
+                )
         response = UpgradeResponse(self, request, refusal)
         if refusal is not None:
-            log_refusal(request or _name_of(environ), refusal)
+            log_refusal(request or _NO_REQUEST, refusal)
             return response
         assert request is not None
         response._host = host
@@ -427,18 +437,6 @@ class Adopter:
         self._loop = None
         self._stopping = False
         self._hall.forget()
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Refused"
-
-
-def _name_of(environ: Mapping[str, Any]) -> Request:
-    """Return what stands for a request in the log that is none."""
-    return Request("", "a request", "", "", Headers())
 
 
 _adopters: weakref.WeakSet[Adopter] = weakref.WeakSet()

@@ -124,6 +124,8 @@ def _host(address: Address) -> str | None:
         return None
     host = address[0]
     if ":" in host:
-        network = ipaddress.ip_network((host.partition("%")[0], _PREFIX), strict=False)
-        return str(network)
+        ip = ipaddress.IPv6Address(host.partition("%")[0])
+        if ip.ipv4_mapped is not None:  # how a socket for both families shows IPv4
+            return str(ip.ipv4_mapped)
+        return str(ipaddress.ip_network((ip, _PREFIX), strict=False))
     return host

@@ -224,13 +224,17 @@ class Hall:
             on_end=self._connection_ended,
             budget=self._budget,
         )
-        self._connections.add(admitted.connection)
+        self._admitted(admitted)
         if attributes:
             admitted.caller.attributes.update(attributes)
         if held:
             admitted.dispatcher.hold()
         start(loop, admitted, terms, rest)
         return admitted
+
+    def _admitted(self, admitted: Admitted) -> None:
+        """There is a connection, which may end as soon as it starts."""
+        self._connections.add(admitted.connection)
 
     def _connection_ended(self, connection: Connection) -> None:
         self._connections.discard(connection)

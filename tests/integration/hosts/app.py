@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -86,6 +87,9 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
         return upgrade(environ, ECHO, resource=decide, params={"room": "blue"})(
             environ, start_response
         )
-    body = (state() if path == "/state" else f"hello {path}").encode()
+    if path == "/clock":
+        body = str(time.monotonic()).encode()
+    else:
+        body = (state() if path == "/state" else f"hello {path}").encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]

@@ -67,6 +67,18 @@ def test_a_client_that_does_not_answer_the_close(tmp_path: Path) -> None:
         assert server.program.wait() == 0
 
 
+def test_a_workers_timeout_is_not_for_websockets(tmp_path: Path) -> None:
+    """The one thread of the worker is free, so nobody thinks that it hangs."""
+    with serving("gunicorn", tmp_path, "--timeout=1") as server:
+        pid, client = pid_of(server)
+        with client:
+            begun = float(server.get("/clock").text)
+            wait_until(lambda: float(server.get("/clock").text) > begun + 3)
+            client.send_text("who")
+            assert json.loads(client.receive(timeout=HANG))["pid"] == pid
+        server.check_output()
+
+
 def test_a_reload(tmp_path: Path) -> None:
     """Clients of the old worker are told to go, and find the new one."""
     with serving("gthread", tmp_path) as server, server.client() as client:
