@@ -194,6 +194,7 @@ class Reception(Hall):
         self._tally.closed(len(self._acceptors))
         self._acceptors = []
         if self._unix_path is not None and self._remove_path:
+            self._remove_path = False  # what is there from now on is another's
             with contextlib.suppress(OSError, ValueError):  # it may be gone, or be abstract
                 os.unlink(self._unix_path)
 

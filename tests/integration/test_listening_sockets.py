@@ -265,6 +265,22 @@ def test_a_spread_stop_without_clients_ends_at_once_and_it_starts_again() -> Non
         listener.stop(spread=1.0)
 
 
+def test_a_spread_stop_leaves_its_successors_unix_socket_alone(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with (
+        listening(Echo(), unix_path=path, port=None) as listener,
+        RawPeer.connect(listener) as peer,
+    ):
+        stopping = Task(listener.stop, timeout=1.0, spread=0.0)
+        peer.expect_close(1001)
+        assert not path.exists()
+        with listening(Echo(), unix_path=path, port=None) as successor:
+            stopping.result()  # the peer does not answer: all is ended once more at half time
+            with RawPeer.connect(successor) as other:
+                echoed(other)
+                other.finish()
+
+
 @pytest.mark.parametrize("spread", ["1", -1, True])
 def test_a_wrong_spread_does_not_stop_it(spread: Any) -> None:
     with listening(Echo()) as listener:
