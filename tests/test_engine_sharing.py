@@ -935,6 +935,31 @@ def test_who_waits_no_more_leaves_the_room_to_others(make: MakeBench) -> None:
     assert room.send(numbered(11)) == 1
 
 
+def test_a_sender_that_a_signal_calls_away_leaves_the_room_to_others(
+    make: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the moment at which the handler raises."""
+    bench = make(send_buffer_size=1000)
+    room = Room(DROP_NEWEST, bench)
+    sleep(bench)
+    for number in range(11):
+        room.send(numbered(number))
+    wait_first = bench.outbound._wait_first
+
+    def interrupted() -> None:
+        monkeypatch.setattr(type(bench.outbound), "_wait_first", lambda self: wait_first())
+        wait_first()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(bench.outbound), "_wait_first", lambda self: interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        bench.outbound.send(TEXT, b"own")
+    bench.transport.room = 150
+    bench.flush()
+    assert bench.outbound.size < 1000
+    assert room.send(numbered(11)) == 1
+
+
 def test_while_memory_is_scarce_there_is_less_room(make: MakeBench) -> None:
     bench = make(send_buffer_size=8000)
     room = Room(DROP_NEWEST, bench)
