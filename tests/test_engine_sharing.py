@@ -442,6 +442,25 @@ def test_clients_that_compress_mask_it_each_with_a_key_of_its_own(
 
 
 @ROLES
+def test_a_group_may_leave_it(
+    make: MakeBench, client: bool, compressed: Counter[tuple[int, int, int]]
+) -> None:
+    """What a member is sent alone still refers to what it was sent alone before."""
+    bench, peer = make(client=client, compression=True), Peer()
+    sizes = []
+    for _ in range(2):
+        bench.outbound.send(TEXT, LONG)
+        bench.turn()
+        sizes.append(len(wire := bench.wire()))
+        assert peer.read(wire) == [(TEXT, LONG, True)]
+        assert Sharing(compression=False).send(TEXT, LONG, [bench.outbound], {}) == 1
+        bench.turn()
+        assert peer.read(bench.wire()) == [(TEXT, LONG, False)]
+    assert sizes[1] < sizes[0]
+    assert not compressed
+
+
+@ROLES
 @pytest.mark.parametrize(("size", "expected"), [(99, False), (100, True)])
 def test_short_messages_stay_plain(
     make: MakeBench, client: bool, size: int, expected: bool
