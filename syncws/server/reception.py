@@ -156,6 +156,7 @@ class Reception(Hall):
     def forget(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._acceptors = []
+        self._path = None
         self._openings = set()
         self._refusing = set()
         self._introductions = {}
