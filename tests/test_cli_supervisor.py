@@ -27,8 +27,11 @@ class FakeHost:
         self.done: list[tuple[object, ...]] = []
         self.spawned = 0
         self.error: OSError | None = None
+        self.no_room: OSError | None = None
 
     def spawn(self, slot: int) -> int:
+        if self.no_room is not None:
+            raise self.no_room
         self.spawned += 1
         self.done.append(("spawn", slot))
         return self.spawned
@@ -189,6 +192,36 @@ def test_the_next_attempt_comes_later_and_later() -> None:
     assert delays[1] == pytest.approx(2 * FIRST_DELAY)
     assert delays[-1] == pytest.approx(LONGEST_DELAY)
     assert fleet.it.phase is Phase.SERVING  # it never gives up once all have served
+
+
+def test_no_room_for_a_process_is_no_end_of_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    fleet = serving()
+    fleet.host.no_room = BlockingIOError(11, "no more processes")
+    fleet.it.exited(2, -9)
+    fleet.after(FIRST_DELAY)
+    assert fleet.it.phase is Phase.SERVING
+    assert "no more processes" in caplog.text
+    assert ("share", 1, 1) in fleet.did()
+    assert fleet.it.next_due == pytest.approx(fleet.now + 2 * FIRST_DELAY)
+    fleet.after(2 * FIRST_DELAY)
+    fleet.host.no_room = None
+    fleet.after(4 * FIRST_DELAY)
+    assert fleet.did() == [("spawn", 1)]
+    fleet.up(3)
+    fleet.host.no_room = OSError(24, "no more descriptors")
+    fleet.it.hang_up()
+    assert fleet.it.pids == [1, 3]
+    fleet.host.no_room = None
+    fleet.after(LONGEST_DELAY)
+    assert ("spawn", 0) in fleet.did()
+
+
+def test_no_room_for_the_first_process_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+    fleet = Fleet()
+    fleet.host.no_room = OSError(24, "no more descriptors")
+    fleet.it.start()
+    assert (fleet.it.phase, fleet.it.status) == (Phase.ENDED, 1)
+    assert "no more descriptors" in caplog.text
 
 
 def test_after_a_good_while_the_next_attempt_is_at_once_again() -> None:

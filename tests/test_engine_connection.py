@@ -1126,6 +1126,25 @@ def test_who_has_the_last_messages_may_answer_them(make: MakeBench, client: bool
     assert bench.peer_is_at_the_end() is not client
 
 
+def test_who_has_fallen_behind_stays_so_if_the_peer_closes_meanwhile(make: MakeBench) -> None:
+    """It has missed a message of a group; nothing may come after that."""
+    bench = make(send_buffer_size=1000)
+    outbound = bench.connection.outbound
+    bench.inbox.is_busy = True
+    bench.transport.room = 0
+    outbound.send(BINARY, bytes(1001))
+    # The peer's close frame is read before the I/O thread hears of the group.
+    bench.peer.sendall(bench.encoder.close(Close(1000)))
+    assert share(TEXT, b"missed", [outbound]) == 0
+    bench.turn()
+    assert bench.connection.state is State.ANSWERING
+    bench.transport.room = None
+    outbound.flush()
+    assert share(TEXT, b"after", [outbound]) == 0
+    with pytest.raises(ConnectionClosed):
+        outbound.send(TEXT, b"after")
+
+
 def test_answers_have_half_a_second(make: MakeBench) -> None:
     bench = make()
     bench.inbox.is_busy = True

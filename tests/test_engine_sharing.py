@@ -442,6 +442,25 @@ def test_clients_that_compress_mask_it_each_with_a_key_of_its_own(
 
 
 @ROLES
+def test_a_group_may_leave_it(
+    make: MakeBench, client: bool, compressed: Counter[tuple[int, int, int]]
+) -> None:
+    """What a member is sent alone still refers to what it was sent alone before."""
+    bench, peer = make(client=client, compression=True), Peer()
+    sizes = []
+    for _ in range(2):
+        bench.outbound.send(TEXT, LONG)
+        bench.turn()
+        sizes.append(len(wire := bench.wire()))
+        assert peer.read(wire) == [(TEXT, LONG, True)]
+        assert Sharing(compression=False).send(TEXT, LONG, [bench.outbound], {}) == 1
+        bench.turn()
+        assert peer.read(bench.wire()) == [(TEXT, LONG, False)]
+    assert sizes[1] < sizes[0]
+    assert not compressed
+
+
+@ROLES
 @pytest.mark.parametrize(("size", "expected"), [(99, False), (100, True)])
 def test_short_messages_stay_plain(
     make: MakeBench, client: bool, size: int, expected: bool
@@ -932,6 +951,31 @@ def test_who_waits_no_more_leaves_the_room_to_others(make: MakeBench) -> None:
     assert isinstance(sender.result(), SendTimeout)
     bench.transport.room = 150
     bench.flush()
+    assert room.send(numbered(11)) == 1
+
+
+def test_a_sender_that_a_signal_calls_away_leaves_the_room_to_others(
+    make: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the moment at which the handler raises."""
+    bench = make(send_buffer_size=1000)
+    room = Room(DROP_NEWEST, bench)
+    sleep(bench)
+    for number in range(11):
+        room.send(numbered(number))
+    wait_first = bench.outbound._wait_first
+
+    def interrupted() -> None:
+        monkeypatch.setattr(type(bench.outbound), "_wait_first", lambda self: wait_first())
+        wait_first()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(bench.outbound), "_wait_first", lambda self: interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        bench.outbound.send(TEXT, b"own")
+    bench.transport.room = 150
+    bench.flush()
+    assert bench.outbound.size < 1000
     assert room.send(numbered(11)) == 1
 
 

@@ -29,6 +29,8 @@ class Diary(syncws.Backplane):
         self.full = False
 
     def start(self) -> None:
+        if self.full:
+            raise RuntimeError("can't start new thread")
         self.calls.append(("start",))
 
     def publish(self, room: str, opcode: int, payload: bytes) -> None:
@@ -208,6 +210,15 @@ def test_the_policy_is_every_rooms() -> None:
         syncws.Groups(policy="hope")
 
 
+def test_compression_is_every_rooms() -> None:
+    assert syncws.Groups().room("a")._sharing._compression
+    assert not syncws.Groups(compression=False).room("a")._sharing._compression
+    assert not syncws.Group(compression=False)._sharing._compression
+    for make in (syncws.Groups, syncws.Group):
+        with pytest.raises(TypeError, match="compression is a bool, not 1"):
+            make(compression=1)  # type: ignore[arg-type]
+
+
 def test_many_threads_join_and_leave(join: Members) -> None:
     diary = Diary()
     groups = syncws.Groups(diary)
@@ -248,6 +259,21 @@ def test_a_backplane_is_asked_for_rooms_with_members_only(join: Members, diary: 
     assert diary.taken() == []
     room.discard(other)
     assert diary.taken() == [("unsubscribe", "a")]
+
+
+def test_a_backplane_that_does_not_start_is_started_later(join: Members, diary: Diary) -> None:
+    groups = syncws.Groups(diary)
+    room = groups.room("a")
+    _, one = join()
+    diary.full = True
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="can't start"):
+            room.add(one)
+        assert one not in room
+        assert len(groups) == 0
+    diary.full = False
+    assert room.add(one)
+    assert diary.taken() == [("start",), ("subscribe", "a")]
 
 
 def test_what_is_sent_goes_to_the_backplane_and_what_comes_from_it_to_the_members(

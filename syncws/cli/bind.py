@@ -8,14 +8,13 @@ client which waits to be accepted: its successor gets the same socket.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..endpoint import Address, address_of
-from ..server.acceptor import Sharing, can_share_port, open_sibling
+from ..server.acceptor import Sharing, UnixPath, can_share_port, open_sibling
 from ..server.activation import systemd_sockets
 from ..server.arguments import Binding, check_sockets
 
@@ -73,7 +72,7 @@ class Sockets:
         self._processes = processes
         self._slots: list[list[socket.socket]] = [[] for _ in range(processes)]
         self._shared: list[socket.socket] = []  # by all processes
-        self._paths: list[str] = []
+        self._paths: list[UnixPath] = []
 
     @property
     def addresses(self) -> list[Address]:
@@ -105,7 +104,7 @@ class Sockets:
     def _open(self, binding: Binding) -> None:
         if binding.unix_path is not None:
             self._shared += binding.open()
-            self._paths.append(binding.unix_path)
+            self._paths.append(UnixPath(binding.unix_path))
         elif not can_share_port() or self._processes == 1:
             self._shared += binding.open()
         else:
@@ -134,8 +133,7 @@ class Sockets:
     def remove_paths(self) -> None:
         """Remove Unix-domain sockets that were made here."""
         for path in self._paths:
-            with contextlib.suppress(OSError, ValueError):  # it may be gone, or be abstract
-                os.unlink(path)
+            path.remove()
         self._paths = []
 
 

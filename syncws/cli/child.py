@@ -27,6 +27,8 @@ FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 # Seconds for which the main thread may sleep through a signal.
 _LOOK = 0.5
 
+_log = logging.getLogger("syncws.cli")
+
 _Order = tuple[Message, list[socket.socket]]
 
 
@@ -49,11 +51,11 @@ class _Link:
             os._exit(1)
         self.orders.put(({"name": "stop"}, []))  # the supervisor is gone
 
-    def next(self) -> _Order:
-        """Wait for an order; wake up now and then, for Python's signal handlers."""
-        while True:
-            with contextlib.suppress(Empty):
-                return self.orders.get(timeout=_LOOK)
+    def next(self) -> _Order | None:
+        """Wait for an order; None now and then, also for Python's signal handlers."""
+        with contextlib.suppress(Empty):
+            return self.orders.get(timeout=_LOOK)
+        return None
 
     def loaded(self, listener: Listener) -> None:
         """Tell that the module is there."""
@@ -94,8 +96,15 @@ def serve(
 
 
 def _obey(link: _Link, listener: Listener, graceful_timeout: float) -> None:
+    serving = False
     while True:
-        message, sockets = link.next()
+        order = link.next()
+        if order is None:
+            if serving and not listener.addresses:
+                _log.warning("the listener was stopped in its own process, which ends now")
+                return
+            continue
+        message, sockets = order
         name = message["name"]
         if name == "stop":
             listener.stop(graceful_timeout)
@@ -114,4 +123,5 @@ def _obey(link: _Link, listener: Listener, graceful_timeout: float) -> None:
             for sock in sockets:
                 sock.close()  # the listener has copies
         if name == "listen":
+            serving = True
             link.listening()

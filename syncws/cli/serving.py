@@ -30,6 +30,9 @@ __all__ = ["Options", "run"]
 
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 
+# Up to here a descriptor is left open: the next one would get its number.
+_STDERR = 2
+
 _log = logging.getLogger("syncws.cli")
 
 
@@ -81,29 +84,34 @@ def _supervise(options: Options) -> int:
         sockets.open(binds)
     except (OSError, ValueError) as exc:
         sockets.close()
+        sockets.remove_paths()
         sys.stderr.write(f"syncws: {exc}\n")
         return 1
-    try:
-        _write_pid(options.pid_file)
-    except OSError as exc:
-        sockets.close()
-        sockets.remove_paths()
-        sys.stderr.write(f"syncws: cannot write the pid file: {exc}\n")
-        return 1
-    status = _Processes(options, sockets, opened=bool(binds)).run()
-    _remove_pid(options.pid_file)
-    return status
+    return _Processes(options, sockets, opened=bool(binds)).run()
 
 
-def _write_pid(name: str | None) -> None:
-    if name is not None:
-        Path(name).write_text(f"{os.getpid()}\n", encoding="ascii")
+class _PidFile:
+    """Has the id of this process, from when its address is its own."""
 
+    def __init__(self, name: str | None) -> None:
+        self._path = None if name is None else Path(name)
+        self._text = f"{os.getpid()}\n"
 
-def _remove_pid(name: str | None) -> None:
-    if name is not None:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
+    def write(self) -> None:
+        """Write it."""
+        if self._path is not None:
+            try:
+                self._path.write_text(self._text, encoding="ascii")
+            except OSError as exc:
+                text = f"cannot write the pid file {self._path}: {exc.strerror}"
+                raise OSError(exc.errno, text) from exc
+
+    def remove(self) -> None:
+        """Remove it unless it is another's by now."""
+        if self._path is not None:
+            with contextlib.suppress(OSError, ValueError):
+                if self._path.read_text(encoding="ascii") == self._text:
+                    self._path.unlink()
 
 
 class _Processes:
@@ -121,6 +129,7 @@ class _Processes:
         self._opened = opened
         self._notifier = Notifier()
         self._announced = False
+        self._pid_file = _PidFile(options.pid_file)
         self._channels: dict[int, Channel] = {}
         self._selector = selectors.DefaultSelector()
         self._signals, self._wakeup = socket.socketpair()
@@ -154,18 +163,20 @@ class _Processes:
     def _round(self) -> None:
         due = self._supervisor.next_due
         timeout = None if due is None else max(0.0, due - time.monotonic())
-        numbers = b""
         for key, _ in self._selector.select(timeout):
-            if key.data is None:
-                numbers = self._signals.recv(4096)
-            else:
+            if key.data is not None:
                 self._hear(key.data)
-        self._reap()
+        # Before anybody's end: a signal for the whole group may have ended
+        # processes as well. It may not be among what was ready yet.
+        numbers = b""
+        with contextlib.suppress(BlockingIOError):
+            numbers = self._signals.recv(4096)
         for number in numbers:
             if number == signal.SIGHUP:
                 self._supervisor.hang_up()
             elif number != signal.SIGCHLD:
                 self._supervisor.terminate()
+        self._reap()
         self._supervisor.tick()
 
     def _hear(self, pid: int) -> None:
@@ -199,6 +210,7 @@ class _Processes:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._close_descriptors()
+        self._pid_file.remove()
 
     def _close_descriptors(self) -> None:
         self._selector.close()
@@ -213,14 +225,21 @@ class _Processes:
     def spawn(self, slot: int) -> int:
         """Start a process that loads the module; return its id."""
         ours, theirs = Channel.pair()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # nobody may read it any more
+                stream.flush()
         # A signal for the supervisor is no signal for the new process.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError:
+                ours.close()
+                theirs.close()
+                raise
             if not pid:
-                self._become_child(ours)
+                with contextlib.suppress(OSError):  # never a second supervisor
+                    self._become_child(ours)
                 raise _Forked(theirs)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -240,19 +259,22 @@ class _Processes:
         signal.signal(signal.SIGHUP, _noted)
         ours.close()
         self._close_descriptors()
-        if self._options.ready_fd is not None and not self._announced:
+        number = self._options.ready_fd
+        if number is not None and number > _STDERR and not self._announced:
             with contextlib.suppress(OSError):
-                os.close(self._options.ready_fd)
+                os.close(number)
         root = logging.getLogger()
         for handler in list(root.handlers):  # logging is the module's to set up
             root.removeHandler(handler)
         root.setLevel(logging.WARNING)
 
     def open(self, binding: Binding) -> None:
-        """Have listening sockets, unless the command line has said where."""
+        """Have listening sockets, unless the command line has said where, and the pid file."""
         if not self._opened:
             self._sockets.open([Bind(binding)])
             self._opened = True
+        # Not before: it would be taken from another command that has the address.
+        self._pid_file.write()
 
     def listen(self, pid: int, slot: int) -> None:
         """Have a process serve on a slot's sockets."""
@@ -294,9 +316,12 @@ class _Processes:
         with contextlib.suppress(OSError):  # nobody may read it
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
-        if self._options.ready_fd is not None:
-            with contextlib.suppress(OSError), os.fdopen(self._options.ready_fd, "wb") as file:
-                file.write(b"ready\n")
+        number = self._options.ready_fd
+        if number is not None:
+            with contextlib.suppress(OSError):
+                os.write(number, b"ready\n")
+                if number > _STDERR:
+                    os.close(number)
 
     def reloading(self) -> None:
         """Tell that new processes are on their way."""

@@ -47,10 +47,14 @@ class Host(Protocol):
     """What acts on processes."""
 
     def spawn(self, slot: int) -> int:
-        """Start a process that loads the module; return its id."""
+        """Start a process that loads the module; return its id.
+
+        Raises:
+            OSError: The system has no room for one now.
+        """
 
     def open(self, binding: Binding) -> None:
-        """Have listening sockets; the first process has said where.
+        """Have listening sockets, and say who is here; the first process has said where.
 
         Raises:
             OSError: That cannot be; the text says why.
@@ -287,9 +291,26 @@ class Supervisor:
                 self._host.share(able[0].pid, number)
 
     def _spawn(self, number: int) -> None:
-        pid = self._host.spawn(number)
+        slot = self._slots[number]
+        try:
+            pid = self._host.spawn(number)
+        except OSError as exc:
+            if self.phase is Phase.STARTING and not self._proven:
+                _log.error("cannot start a process: %s", exc)
+                self._end(1)
+            else:  # those that there are go on
+                text = "cannot start a process, trying again in %.1f s: %s"
+                _log.error(text, self._try_later(slot), exc)
+            return
         worker = _Worker(pid, number, self._newest)
-        self._workers[pid] = self._slots[number].next = worker
+        self._workers[pid] = slot.next = worker
+
+    def _try_later(self, slot: _Slot) -> float:
+        """Note a failure; return the seconds until the next attempt."""
+        slot.failures += 1
+        delay: float = min(FIRST_DELAY * 2 ** min(slot.failures - 1, 20), LONGEST_DELAY)
+        slot.not_before = self._clock() + delay
+        return delay
 
     def _dismiss(self, worker: _Worker, how: Callable[[int], None]) -> None:
         worker.dismissed = True
@@ -308,9 +329,7 @@ class Supervisor:
             _log.error("the first process has ended with %s before it listened", how)
             self._end(128 - status if status < 0 else status or 1)
             return
-        slot.failures += 1
-        delay = min(FIRST_DELAY * 2 ** min(slot.failures - 1, 20), LONGEST_DELAY)
-        slot.not_before = now + delay
+        delay = self._try_later(slot)
         failures = sum(each.failures for each in self._slots)
         if worker.since is None and worker.generation == self._newest and not self._proven:
             self._give_up_reload(how)

@@ -100,8 +100,9 @@ def _find(module: ModuleType, name: str, attribute: str) -> Any:
 
 
 def _suggest(thing: object, name: str) -> str:
-    listeners = [key for key, value in vars(thing).items() if isinstance(value, Listener)]
-    near = difflib.get_close_matches(name, [key for key in vars(thing) if key[0] != "_"])
+    there = getattr(thing, "__dict__", {})  # numbers and the like have none
+    listeners = [key for key, value in there.items() if isinstance(value, Listener)]
+    near = difflib.get_close_matches(name, [key for key in there if key[:1] != "_"])
     names = list(dict.fromkeys([*near, *listeners]))
     return f"; did you mean {' or '.join(map(repr, names))}?" if names else ""
 

@@ -828,7 +828,8 @@ class Connection:
         """Requires the lock."""
         assert state in MOVES[self._state], f"{self._state} to {state}"
         self._state = state
-        self.outbound.open = state is _OPEN or state is _ANSWERING
+        # Who has fallen behind, or was cut short, stays closed whatever the peer does.
+        self.outbound.open &= state is _OPEN or state is _ANSWERING
 
     # -- I/O thread, on behalf of another --------------------------------
 

@@ -19,6 +19,9 @@ __all__ = ["Room"]
 # The part of `send_buffer_size` that is left while memory is scarce.
 _TIGHT = 8
 
+# Of those for whom nobody has waited yet; never filled.
+_NONE: dict[object, None] = {}
+
 
 class Room:
     """The out-buffer of a connection, and its marks.
@@ -55,7 +58,7 @@ class Room:
         self.open = True  # messages can be sent
         self._out = OutBuffer()
         self._condition: threading.Condition | None = None  # made by the first who waits
-        self._waiters = 0  # senders that wait for room
+        self._waiters: dict[object, None] = _NONE  # senders that wait for room
         self._set_room(config.send_buffer_size)
 
     @property
@@ -83,8 +86,10 @@ class Room:
         deadline = deadline or Deadline(timeout, self._loop.clock)
         with self.lock:
             condition = self.waiting()
-            self._wait_first(1)
+            here = object()
             try:
+                self._waiters[here] = None
+                self._wait_first()
                 while self._out.size > self._high and self.open:
                     remaining = deadline.remaining()
                     if remaining == 0.0:
@@ -94,7 +99,9 @@ class Room:
                         )
                     condition.wait(remaining)
             finally:
-                self._wait_first(-1)
+                # At once: a signal handler may raise in what is called next.
+                self._waiters.pop(here, None)
+                self._wait_first()
             if not self.open:
                 raise self.end.closed_error()
         return deadline
@@ -105,21 +112,21 @@ class Room:
         """Have `size` bytes wait at the most. Requires `lock`."""
         self._high = size  # bytes above which senders wait
         self._low = size // 4  # and at which they go on
-        self._wait_first(0)
+        self._wait_first()
 
-    def _wait_first(self, more: int) -> None:
-        """So many more senders wait for room. Requires `lock`.
+    def _wait_first(self) -> None:
+        """Others wait for room than before, or its size is another. Requires `lock`.
 
         Messages that are dropped for want of room leave it to them, who would
         wait in vain if a group took all that the peer's reading makes.
         """
-        self._waiters += more
         self._brim = self._low if self._waiters else self._high  # bytes up to which these have room
 
     def waiting(self) -> threading.Condition:
         """Return what those wait on who wait for room or for the end. Requires `lock`."""
         if self._condition is None:
             self._condition = threading.Condition(self.lock)
+            self._waiters = {}
         return self._condition
 
     def notify(self) -> None:

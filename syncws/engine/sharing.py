@@ -107,12 +107,14 @@ class Sharing:
     Args:
         policy: One of `POLICIES`: the member is closed, the new message is not
             sent, or those that wait for longest make room for it.
+        compression: Whether members that have agreed on it get it compressed.
     """
 
-    __slots__ = ("_closing", "_mark", "_oldest")
+    __slots__ = ("_closing", "_compression", "_mark", "_oldest")
 
-    def __init__(self, policy: str = CLOSE) -> None:
+    def __init__(self, policy: str = CLOSE, *, compression: bool = True) -> None:
         assert policy in POLICIES
+        self._compression = compression
         self._closing = policy == CLOSE
         self._oldest = policy == DROP_OLDEST
         self._mark = self if self._oldest else None
@@ -136,11 +138,12 @@ class Sharing:
         """
         message = _Message(opcode, payload, self._mark)
         plain, size, length = message.plain, message.size, len(message.plain)
+        compression = self._compression
         dirty: dict[IOLoop, list[Outbound]] = {}
         taken = 0
         try:
             for member in members:
-                if size >= member._alike_below:
+                if size >= member._alike_below and (compression or member._client):
                     took = self._send_apart(message, member, dirty, dropped)
                 else:
                     # As a rule. What follows is `_queue`, without the calls.
@@ -183,7 +186,9 @@ class Sharing:
         dropped: dict[Outbound, int],
     ) -> bool:
         """Send it to a client, or to one that compresses; return whether it took it."""
-        deflated = None if member._deflating else message.deflated_for(member)
+        deflated = None
+        if self._compression and not member._deflating:
+            deflated = message.deflated_for(member)
         data = message.plain_for(member) if deflated is None else deflated
         with member.lock:
             if not member.open:

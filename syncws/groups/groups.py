@@ -37,11 +37,11 @@ class Room(Group):
     nobody has got it, here neither.
     """
 
-    def __init__(self, owner: Groups, name: str, policy: str) -> None:
+    def __init__(self, owner: Groups, name: str, policy: str, compression: bool) -> None:
         self._owner = owner
         # Guarded by _owner's lock.
         self._present: dict[Endpoint, Presence] = {}
-        super().__init__(name=name, policy=policy)
+        super().__init__(name=name, policy=policy, compression=compression)
 
     @property
     def name(self) -> str:
@@ -69,7 +69,11 @@ class Room(Group):
             if not super().add(member):
                 return False
         finally:
-            self._owner._settle(self)
+            try:
+                self._owner._settle(self)
+            except BaseException:
+                super().discard(member)  # it would never hear of the other processes
+                raise
         if info is not None:
             self._owner._join(self, member, info)
         return member in self
@@ -121,17 +125,26 @@ class Groups:
             that forks may make this before it does.
         policy: What becomes of a message for a member that has too much to
             read still; see `Group`.
+        compression: Whether members that have agreed on it get messages
+            compressed; see `Group`.
 
     Raises:
-        TypeError: `backplane` is none.
+        TypeError: `backplane` is none; `compression` is no bool.
         ValueError: It belongs to other groups; there is no such policy.
     """
 
-    def __init__(self, backplane: Backplane | None = None, *, policy: str = "close") -> None:
+    def __init__(
+        self,
+        backplane: Backplane | None = None,
+        *,
+        policy: str = "close",
+        compression: bool = True,
+    ) -> None:
         if backplane is not None and not isinstance(backplane, Backplane):
             raise TypeError(f"backplane is a Backplane or None, not {backplane!r:.60}")
-        Group(policy=policy)  # which checks it
+        Group(policy=policy, compression=compression)  # which checks them
         self._policy = policy
+        self._compression = compression
         self._backplane = backplane
         # Guarded by _lock. An RLock: a destructor that the collector runs, or a
         # signal handler, may come back here.
@@ -164,7 +177,7 @@ class Groups:
         with self._lock:
             room = self._rooms.get(name)
             if room is None:
-                room = self._rooms[name] = Room(self, name, self._policy)
+                room = self._rooms[name] = Room(self, name, self._policy, self._compression)
             return room
 
     def __len__(self) -> int:
@@ -253,10 +266,10 @@ class Groups:
                 if backplane is not None:
                     backplane.unsubscribe(name)
             else:
-                self._occupied[name] = room
                 if backplane is not None and not self._closed:
                     self._start()
                     backplane.subscribe(name, room._receive)
+                self._occupied[name] = room
 
     def _join(self, room: Room, member: Endpoint, info: Mapping[str, Any]) -> None:
         with self._lock:

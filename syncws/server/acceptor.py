@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from ..engine.loop import READ, IOLoop
 
-__all__ = ["Acceptor", "Sharing", "can_share_port", "open_sibling", "open_sockets"]
+__all__ = ["Acceptor", "Sharing", "UnixPath", "can_share_port", "open_sibling", "open_sockets"]
 
 # Connections accepted at once before others have their turn.
 _BATCH = 64
@@ -228,6 +228,33 @@ def _open_unix(path: str, backlog: int) -> socket.socket:
         sock.close()
         raise _named(exc, path) from exc
     return sock
+
+
+class UnixPath:
+    """The path of a Unix-domain socket that was bound here just now, to be removed with it.
+
+    Its file may be removed meanwhile, and somebody else may listen there.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._is = _what_is(path)
+
+    def remove(self) -> None:
+        """Remove it if it is the same still. Harmless twice."""
+        with contextlib.suppress(OSError):
+            if self._is is not None and _what_is(self._path) == self._is:
+                os.unlink(self._path)
+        self._is = None
+
+
+def _what_is(path: str) -> tuple[int, int, int] | None:
+    """Return what no other file has; None if there is none, or the socket is abstract."""
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns  # numbers of files come again
 
 
 def _is_stale(path: str) -> bool:

@@ -6,11 +6,9 @@ and stops the listener; everything else runs in the I/O thread.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import logging
-import os
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -24,7 +22,7 @@ from ..protocol.exchange import is_upgrade
 from ..protocol.http import Request
 from ..protocol.proxy_protocol import Introduction
 from ..protocol.server_handshake import Refusal, check_upgrade, lost_upgrade
-from .acceptor import Acceptor
+from .acceptor import Acceptor, UnixPath
 from .admission import Admitted, Terms, agree
 from .certificates import Certificates
 from .farewell import Farewell
@@ -92,7 +90,6 @@ class Reception(Hall):
         self._certificates = certificates
         self._options = options
         self._unix_path = unix_path
-        self._remove_path = True
         self._site: Site | None = None
         if options.app is not None:
             self._site = Site(
@@ -109,6 +106,7 @@ class Reception(Hall):
         self._deciding: Lane | None = None
         self._farewell: Farewell | None = None
         self._acceptors: list[Acceptor] = []
+        self._path: UnixPath | None = None
         self._openings: set[Opening] = set()
         self._refusing: set[Opening] = set()  # those of them that will hear a 503
         # What sockets that may have another request began with, if they had to.
@@ -126,7 +124,8 @@ class Reception(Hall):
             remove_path: Whether `unix_path` is this one's to remove.
         """
         self.open(loop)
-        self._remove_path = remove_path
+        bound = remove_path and self._unix_path is not None
+        self._path = UnixPath(self._unix_path or "") if bound else None
         self._deciding = lanes.deciding
         self._tally.opened(len(sockets))
         self._acceptors = [Acceptor(loop, sock, self._accepted) for sock in sockets]
@@ -157,6 +156,7 @@ class Reception(Hall):
     def forget(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._acceptors = []
+        self._path = None
         self._openings = set()
         self._refusing = set()
         self._introductions = {}
@@ -193,9 +193,8 @@ class Reception(Hall):
             acceptor.abort()
         self._tally.closed(len(self._acceptors))
         self._acceptors = []
-        if self._unix_path is not None and self._remove_path:
-            with contextlib.suppress(OSError, ValueError):  # it may be gone, or be abstract
-                os.unlink(self._unix_path)
+        if self._path is not None:
+            self._path.remove()
 
     def abort_all(self) -> None:
         """End what there is now."""

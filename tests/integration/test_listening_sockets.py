@@ -77,6 +77,20 @@ def test_a_unix_socket_that_was_given_is_not_removed(tmp_path: Path) -> None:
         assert path.exists()
 
 
+def test_a_unix_path_that_another_listens_on_by_now_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    first = syncws.Listener(unix_path=path)
+    first.start()
+    path.unlink()
+    with listening(Echo(), unix_path=path, port=None) as successor:
+        path.chmod(0o600)
+        first.stop()
+        with RawPeer.connect(successor) as peer:
+            echoed(peer)
+            peer.finish()
+    assert not path.exists()
+
+
 def test_sockets_given_at_the_start_come_first() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         listener = syncws.Listener(1, "192.0.2.1")
@@ -263,6 +277,22 @@ def test_a_spread_stop_without_clients_ends_at_once_and_it_starts_again() -> Non
             echoed(peer)
             peer.finish()
         listener.stop(spread=1.0)
+
+
+def test_a_spread_stop_leaves_its_successors_unix_socket_alone(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with (
+        listening(Echo(), unix_path=path, port=None) as listener,
+        RawPeer.connect(listener) as peer,
+    ):
+        stopping = Task(listener.stop, timeout=1.0, spread=0.0)
+        peer.expect_close(1001)
+        assert not path.exists()
+        with listening(Echo(), unix_path=path, port=None) as successor:
+            stopping.result()  # the peer does not answer: all is ended once more at half time
+            with RawPeer.connect(successor) as other:
+                echoed(other)
+                other.finish()
 
 
 @pytest.mark.parametrize("spread", ["1", -1, True])

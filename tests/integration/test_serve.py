@@ -78,6 +78,18 @@ def test_a_ctrl_c_for_the_whole_group_ends_it_in_order(tmp_path: Path) -> None:
         assert "Traceback" not in it.program.output
 
 
+def test_the_end_of_the_whole_group_may_come_before_anything_listens(tmp_path: Path) -> None:
+    """Also of the process that loads the module: which is no failure then."""
+    (tmp_path / "chat.py").write_text("import time; print('loading', flush=True); time.sleep(600)")
+    with running(
+        command("chat:listener"), log=tmp_path / "log", cwd=tmp_path, env=environment()
+    ) as program:
+        program.wait_for(lambda: "loading" in program.output)
+        os.killpg(program.process.pid, signal.SIGTERM)
+        assert program.wait() == 0
+        assert "has ended" not in program.output
+
+
 STUBBORN = MODULE.replace(
     "    def on_text(self, caller, text):\n",
     "    def on_text(self, caller, text):\n"
@@ -137,6 +149,7 @@ def is_zombie(pid: int) -> bool:
         ("chatt:listener", MODULE, "syncws: there is no module 'chatt'"),
         ("chat.x:listener", MODULE, "syncws: "),
         ("chat:lisener", MODULE, "syncws: module 'chat' has no 'lisener'; did you mean 'listener'"),
+        ("chat:VERSION.real.x", "VERSION = 1", "syncws: module 'chat' has no 'VERSION.real.x'"),
         ("chat:VERSION", MODULE, "syncws: chat:VERSION is no syncws.Listener, but '1'"),
         ("chat:listener", "import nothere\n", "No module named 'nothere'"),
         ("chat:listener", "1 +\n", "SyntaxError: invalid syntax"),
@@ -242,6 +255,19 @@ def test_a_process_that_gets_sigterm_retires_and_is_replaced(tmp_path: Path) -> 
         gone_away(client)
         assert it.ask()[0] != pid
         assert it.program.process.poll() is None
+
+
+def test_a_process_whose_listener_stops_itself_is_replaced(tmp_path: Path) -> None:
+    module = MODULE.replace("caller.send_text(text)", "listener.stop(0)")
+    with served(tmp_path, module=module) as it:
+        client, pid, _ = it.connect()
+        with client, suppress(syncws.ConnectionClosed):
+            client.send_text("stop")
+            client.receive(timeout=HANG)
+        assert it.ask()[0] != pid
+        assert "the listener was stopped in its own process" in it.program.output
+        it.program.signal(signal.SIGTERM)
+        assert it.program.wait() == 0
 
 
 def test_nothing_is_left_of_processes_that_were_replaced(tmp_path: Path) -> None:
@@ -481,6 +507,47 @@ def test_the_file_with_the_pid(tmp_path: Path) -> None:
         it.program.signal(signal.SIGTERM)
         assert it.program.wait() == 0
         assert not path.exists()
+
+
+def test_a_command_that_cannot_have_the_address_leaves_the_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    with served(tmp_path, "--pid-file", str(path)) as it:
+        before = path.read_text()
+        other = tmp_path / "other"
+        other.mkdir()
+        module = MODULE.replace("Listener(0)", f"Listener({it.port})")
+        assert "another program does" in refused(other, module, "--pid-file", str(path))
+        assert path.read_text() == before
+        path.write_text("1\n")
+        it.program.signal(signal.SIGTERM)
+        assert it.program.wait() == 0
+        assert path.read_text() == "1\n"  # another's
+
+
+def test_a_file_with_the_pid_that_cannot_be_written(tmp_path: Path) -> None:
+    output = refused(tmp_path, MODULE, "--pid-file", str(tmp_path / "no" / "pid"))
+    assert f"cannot write the pid file {tmp_path / 'no' / 'pid'}: No such file" in output
+
+
+def test_stdout_may_be_told_and_stays_open(tmp_path: Path) -> None:
+    module = MODULE.replace('VERSION = "1"', 'VERSION = os.readlink("/proc/self/fd/1")')
+    with served(tmp_path, "--ready-fd", "1", module=module) as it:
+        assert it.ask()[1] == str(tmp_path / "log")
+        it.program.wait_for(lambda: "ready\n" in it.program.output)
+        it.reload()
+        assert it.ask()[1] == str(tmp_path / "log")
+
+
+def test_an_address_that_cannot_be_had_leaves_no_path_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        taken = f"127.0.0.1:{sock.getsockname()[1]}"
+        assert taken.rpartition(":")[2] in refused(
+            tmp_path, MODULE, "--bind", f"unix:{path}", "--bind", taken
+        )
+    assert not path.exists()
 
 
 # -- Socket activation -------------------------------------------------------
