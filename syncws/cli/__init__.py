@@ -12,7 +12,7 @@ def main() -> None:
     try:
         import click  # noqa: F401
     except ImportError:
-        sys.stderr.write("The command needs click: pip install 'syncws[cli]'\n")
+        sys.stderr.write("The command needs click: pip install click\n")
         sys.exit(2)
     from .commands import commands
 

@@ -85,7 +85,7 @@ class Client(Receiver, Endpoint):
         ConnectTimeout: It took longer than `handshake_timeout`.
         ProxyAuthenticationError: The proxy does not take the user and the password.
         ProxyError: The proxy cannot be reached, or does not connect to the server.
-        ImportError: A SOCKS proxy needs `pip install 'syncws[proxy]'`.
+        ImportError: A SOCKS proxy needs `pip install python-socks`.
         RetriesExhausted: As often as `retry` says.
         ConnectError: Any of these, or no address could be connected to.
 

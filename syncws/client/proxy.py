@@ -111,7 +111,7 @@ def _check_socks(uri: ProxyURI) -> None:
         import python_socks.sync  # noqa: F401
     except ImportError:
         raise ImportError(
-            f"the proxy {uri} needs python-socks: pip install 'syncws[proxy]'"
+            f"the proxy {uri} needs python-socks: pip install python-socks"
         ) from None
 
 

@@ -27,7 +27,7 @@ MODES = ("pubsub", "stream")
 class RedisBackplane(Backplane):
     """Carries rooms by a Redis server: ``Groups(RedisBackplane("redis://localhost"))``.
 
-    Needs redis-py: ``pip install 'syncws[redis]'``. One thread writes and one
+    Needs redis-py: ``pip install redis``. One thread writes and one
     reads, each on a connection of its own; both start with the first member or
     message, and make a new connection when theirs is lost. After a fork the
     child has its own.

@@ -39,7 +39,7 @@ class Server:
             from redis.backoff import NoBackoff
             from redis.retry import Retry
         except ImportError as exc:
-            raise ImportError("RedisBackplane needs redis-py: pip install 'syncws[redis]'") from exc
+            raise ImportError("RedisBackplane needs redis-py: pip install redis") from exc
         if not isinstance(url, str):
             raise TypeError(f"url is a str, not {type(url).__name__}")
         try:

@@ -31,7 +31,7 @@ try:
     from django.views.decorators.csrf import csrf_exempt
 except ImportError as exc:
     raise ImportError(
-        "syncws.integrations.django needs Django: pip install 'syncws[django]'"
+        "syncws.integrations.django needs Django: pip install django"
     ) from exc
 
 from ..callbacks import ServiceSpec

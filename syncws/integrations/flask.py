@@ -30,7 +30,7 @@ try:
     from werkzeug.exceptions import HTTPException
     from werkzeug.routing import WebsocketMismatch
 except ImportError as exc:
-    raise ImportError("syncws.integrations.flask needs Flask: pip install 'syncws[flask]'") from exc
+    raise ImportError("syncws.integrations.flask needs Flask: pip install flask") from exc
 
 from ..callbacks import ServiceSpec
 from ..config import ServiceConfig

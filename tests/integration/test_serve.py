@@ -213,7 +213,7 @@ def test_without_click_it_says_what_to_install() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "The command needs click: pip install 'syncws[cli]'\n"
+    assert done.stderr == "The command needs click: pip install click\n"
 
 
 # -- Processes that end ------------------------------------------------------
