@@ -34,7 +34,7 @@ SPEEDUPS = Extension(
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],
 )
 
-REDIS = ["redis>=5"]
+REDIS = ["redis>=5.2"]
 PROXY = ["python-socks>=2.4"]
 CLI = ["click>=8"]
 FLASK = ["flask>=2.3"]
