@@ -443,6 +443,26 @@ def test_rooms_are_subscribed_together(redis: ScriptedRedis, make: Make) -> None
     assert plane.stats().rooms == 601
 
 
+def test_a_reader_that_cannot_be_woken_looks_up_by_itself(
+    redis: ScriptedRedis, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    plane = make(timeout=0.5)
+    heard = Heard(plane, "a")
+    writer, reader = redis.both()
+    reader.confirm()
+    for room in ("b", "c"):
+        wait_asleep(plane)
+        heard.add(room)
+        writer.expect("PUBLISH", reader.woken_by, "")
+        writer.answer(b"-NOPERM no access to the channel\r\n")
+        while (command := reader.next())[0] == b"PING":
+            reader.answer(array(bulk("pong"), bulk(command[1])))
+        assert command == [b"SUBSCRIBE", f"syncws:room:{room}".encode()]
+        reader.confirm()
+    assert len([line for line in caplog.messages if "refuses to wake the reader" in line]) == 1
+    assert plane.stats().losses == 0
+
+
 def test_messages_are_delivered_once_and_gaps_counted(redis: ScriptedRedis, make: Make) -> None:
     plane = make()
     heard = Heard(plane, "r")
