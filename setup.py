@@ -34,8 +34,8 @@ SPEEDUPS = Extension(
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],
 )
 
-REDIS = ["redis>=5"]
 PROXY = ["python-socks>=3"]  # which takes a socket that is connected already
+REDIS = ["redis>=5.2"]
 CLI = ["click>=8"]
 FLASK = ["flask>=2.3"]
 DJANGO = ["django>=4.2"]

@@ -411,26 +411,56 @@ class Heard:
         return self.news.get(timeout=HANG)
 
 
+def wait_asleep(plane: syncws.RedisBackplane) -> None:
+    """Wait until the reader is to be woken through Redis."""
+    runtime = plane._runtime
+    assert runtime is not None
+    wait_until(lambda: runtime.reader._asleep)
+
+
 def test_rooms_are_subscribed_together(redis: ScriptedRedis, make: Make) -> None:
     plane = make(prefix="x:")
     heard = Heard(plane, "a")
-    _, reader = redis.both()
+    writer, reader = redis.both()
     assert reader.confirm() == ["+x:room:a"]
     assert plane.flush(HANG)
+    wait_asleep(plane)
     with plane._runtime.subscriptions.changed:  # type: ignore[union-attr]
         for number in range(600):
             heard.add(str(number))
         plane.unsubscribe("a")
+    writer.wake(reader)
     changes = reader.confirm() + reader.confirm()
     assert sorted(changes) == sorted(["-x:room:a", *(f"+x:room:{n}" for n in range(600))])
     assert plane.flush(HANG)
-    plane.unsubscribe("7")
-    heard.add("7")
-    heard.add("new")
-    changes = reader.confirm()
-    if changes != ["+x:room:new"]:  # the reader was quick
-        assert set(changes) <= {"-x:room:7", "+x:room:7", "+x:room:new"}
+    wait_asleep(plane)
+    with plane._runtime.subscriptions.changed:  # type: ignore[union-attr]
+        plane.unsubscribe("7")
+        heard.add("7")
+        heard.add("new")
+    writer.wake(reader)
+    assert reader.confirm() == ["+x:room:new"]
     assert plane.stats().rooms == 601
+
+
+def test_a_reader_that_cannot_be_woken_looks_up_by_itself(
+    redis: ScriptedRedis, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    plane = make(timeout=0.5)
+    heard = Heard(plane, "a")
+    writer, reader = redis.both()
+    reader.confirm()
+    for room in ("b", "c"):
+        wait_asleep(plane)
+        heard.add(room)
+        writer.expect("PUBLISH", reader.woken_by, "")
+        writer.answer(b"-NOPERM no access to the channel\r\n")
+        while (command := reader.next())[0] == b"PING":
+            reader.answer(array(bulk("pong"), bulk(command[1])))
+        assert command == [b"SUBSCRIBE", f"syncws:room:{room}".encode()]
+        reader.confirm()
+    assert len([line for line in caplog.messages if "refuses to wake the reader" in line]) == 1
+    assert plane.stats().losses == 0
 
 
 def test_messages_are_delivered_once_and_gaps_counted(redis: ScriptedRedis, make: Make) -> None:
@@ -553,7 +583,9 @@ def ids(peer: RedisPeer) -> list[str]:
     """Return where the next XREAD reads from."""
     command = peer.expect("XREAD", "BLOCK")
     names = [part.decode() for part in command[command.index(b"STREAMS") + 1 :]]
-    return names[len(names) // 2 :]
+    peer.woken_by = names[len(names) // 2 - 1]
+    assert ":wake:" in peer.woken_by
+    return names[len(names) // 2 : -1]
 
 
 def test_a_stream_is_read_from_its_end_on(redis: ScriptedRedis, make: Make) -> None:
@@ -603,23 +635,35 @@ def test_more_streams_are_read_at_once(redis: ScriptedRedis, make: Make) -> None
     plane = make(mode="stream", shards=1000)
     channel = plane._settings.channel
     heard = Heard(plane, "a")
-    _, reader = redis.both()
+    writer, reader = redis.both()
     last(reader, "5-0")
     assert ids(reader) == ["5-0"]
     heard.add("b")
-    # The connection stands in XREAD; there is another one for both.
-    reader = next_reader(redis)
+    # The connection stands in XREAD, which the entry ends.
+    writer.expect("XADD", reader.woken_by, "MAXLEN", "1", "*")
+    writer.expect("PEXPIRE", reader.woken_by, "60000")
+    writer.answer(bulk("6-7"), b":1\r\n")
+    reader.answer(stream(reader.woken_by, ("6-7", b"")))
     ends = {channel("a"): "8-0", channel("b"): "9-0"}
     for _ in ends:
         key = reader.expect("XREVRANGE")[1].decode()
         reader.answer(array(array(bulk(ends[key]), b"*0\r\n")))
     at = {channel("a"): "5-0", channel("b"): "9-0"}
+    command = reader.peek_all()
+    assert command[-1] == b"6-7"
     assert ids(reader) == [at[key] for key in sorted(at)]
     assert plane.flush(HANG)
     assert plane.stats().losses == 0
-    # Fewer are noticed when it is time; then nothing is read.
-    plane.unsubscribe("a")
-    plane.unsubscribe("b")
+    # Fewer are read as before, none is not read at all.
+    with plane._runtime.subscriptions.changed:  # type: ignore[union-attr]
+        plane.unsubscribe("a")
+        plane.unsubscribe("b")
+    writer.expect("XADD", reader.woken_by)
+    writer.expect("PEXPIRE")
+    writer.answer(bulk("9-9"), b":1\r\n")
+    reader.answer(stream(reader.woken_by, ("9-9", b"")))
+    with pytest.raises(EOFError):
+        reader.next()
     assert plane.flush(HANG)
 
 

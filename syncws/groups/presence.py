@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .backplane import Presence
-from .redis_link import Command
-from .resp import ReplyError
+from .redis_link import Command, ReplyError
 
 __all__ = ["Book", "look"]
 

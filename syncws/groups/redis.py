@@ -12,7 +12,6 @@ from typing import Any
 from ..errors import BackplaneError
 from ..timing import Deadline, check_timeout
 from .backplane import Backplane, Deliver, Presence
-from .envelope import OVERHEAD
 from .redis_link import Server
 from .redis_reader import ChannelReader, Reader, StreamReader
 from .redis_state import BackplaneStats, Health, Settings, Subscriptions
@@ -53,7 +52,8 @@ class RedisBackplane(Backplane):
         options: More for redis-py's connections, such as
             ``{"ssl_ca_certs": "ca.pem"}``.
         max_message_size: Bytes of a message; a bigger one is refused with
-            ValueError here, and dropped if another process sends it.
+            ValueError here, and dropped if another process sends it, once it
+            has been read: Redis is trusted not to send what takes all memory.
         queue_size: Messages that wait to be written. With one more, mode
             "pubsub" gives up the oldest, mode "stream" raises `BackplaneError`.
         queue_bytes: The same in bytes.
@@ -120,7 +120,7 @@ class RedisBackplane(Backplane):
             if seconds < 0.001:
                 raise ValueError(f"{name} is a millisecond at least, not {seconds!r}")
         self._settings = Settings(
-            server=Server(url, options or {}, timeout, max_message_size + OVERHEAD),
+            server=Server(url, options or {}, timeout),
             streams=mode == "stream",
             prefix=prefix,
             shards=shards,
@@ -204,11 +204,15 @@ class RedisBackplane(Backplane):
         )
 
     def close(self, timeout: float) -> None:
-        """Send what waits, for up to `timeout` seconds, and end the threads."""
+        """Send what waits, for up to `timeout` seconds, and end the threads.
+
+        If Redis does not answer they end when their wait for it is over.
+        """
         with self._lock:
             self._closed = True
             runtime = self._runtime
         if runtime is not None:
+            runtime.reader.end()
             runtime.writer.close(timeout)
             runtime.reader.close(timeout)
 
@@ -256,6 +260,8 @@ class _Runtime:
         kind = StreamReader if settings.streams else ChannelReader
         self.reader: Reader = kind(settings, self.subscriptions, self.health, sender)
         self.reader.when_lost = self.writer.doubt
+        self.reader.when_woken = self.writer.wake_reader
+        self.writer.waking = self.reader.waking
         self.reader.start()
         self.writer.start()
 

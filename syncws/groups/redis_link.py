@@ -1,22 +1,47 @@
-"""Connections to a Redis server: redis-py makes them, and we talk on them."""
+"""Connections to a Redis server, by redis-py's own, and its errors as those of Python."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .resp import Replies
-
-__all__ = ["Command", "Link", "Server"]
+__all__ = ["Command", "Link", "ReplyError", "Server"]
 
 Command = Sequence[bytes | str | int]
 
-_CHUNK = 262_144
+# Answers that are taken at once.
+_MOST = 1000
+
+# redis-py cuts the first word off some errors; these are the ones that we tell apart.
+_CODES = {
+    "ClusterDownError": "CLUSTERDOWN",
+    "ExecAbortError": "EXECABORT",
+    "MasterDownError": "MASTERDOWN",
+    "NoPermissionError": "NOPERM",
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+    "TryAgainError": "TRYAGAIN",
+}
+
+
+class ReplyError(Exception):
+    """An error that is an answer, or part of one: Redis has refused a command.
+
+    Args:
+        error: redis-py's.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        code = _CODES.get(type(error).__name__, "")
+        text = str(error)
+        super().__init__(text if text.startswith(code) else f"{code} {text}")
+
+    @property
+    def code(self) -> str:
+        """Its first word, such as "OOM"."""
+        return str(self).partition(" ")[0]
 
 
 class Server:
@@ -26,14 +51,13 @@ class Server:
         url: As `redis.Redis.from_url` takes it.
         options: More for redis-py's connections.
         timeout: Seconds to connect, and for each answer.
-        longest: Bytes of a string in an answer.
 
     Raises:
         ImportError: redis-py is not installed.
         ValueError: The URL or the options are wrong.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], timeout: float, longest: int) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
         try:
             import redis
             from redis.backoff import NoBackoff
@@ -67,9 +91,6 @@ class Server:
                 "that is no URL of a Redis server, such as redis://localhost:6379/0, rediss:// "
                 "for TLS, or unix:///path; or there is no such option"
             ) from None
-        self._errors = (OSError, redis.RedisError)
-        self._timeout = timeout
-        self._longest = longest
         place = (
             kwargs.get("path") or f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"
         )
@@ -84,40 +105,29 @@ class Server:
         """
         connection = self._make(**self._kwargs)
         try:
-            connection.connect()
-            return Link(connection, self._timeout, self._longest)
-        except self._errors as exc:
-            connection.disconnect()
-            if isinstance(exc, OSError):
-                raise
-            raise ConnectionError(str(exc)) from None
+            with _errors():
+                connection.connect()
         except BaseException:
             connection.disconnect()
             raise
+        return Link(connection)
 
 
 class Link:
-    """A connection that is logged in. Used by one thread, but for `interrupt`.
+    """A connection that is logged in, and ends with its first error. Used by one thread.
+
+    It is a `redis.Connection`, not a `redis.Redis` or a `PubSub`: these connect
+    again on their own, and nobody would know that there was a gap.
 
     Args:
-        connection: redis-py's; connected.
-        timeout: Seconds for each step.
-        longest: Bytes of a string in an answer.
+        connection: Connected; each step on it has its timeout.
     """
 
-    def __init__(self, connection: Any, timeout: float, longest: int) -> None:
+    def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._sock: socket.socket = connection._sock
-        self._timeout = timeout
-        self._replies = Replies(longest)
-        self._ready: list[Any] = []
-        self._pid = os.getpid()
+        self._error: OSError | None = None
         #: When something came, on the monotonic clock.
         self.heard = time.monotonic()
-
-    def fileno(self) -> int:
-        """The descriptor to wait on; `receive` first, for TLS keeps data back."""
-        return self._sock.fileno()
 
     def send(self, commands: Sequence[Command]) -> None:
         """Write commands.
@@ -125,61 +135,77 @@ class Link:
         Raises:
             OSError: The connection is lost.
         """
-        self._sock.settimeout(self._timeout)
-        for part in self._connection.pack_commands(commands):
-            self._sock.sendall(part)
+        with self._using() as connection:
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
-    def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
+    def call(self, commands: Sequence[Command]) -> list[Any]:
         """Write commands and return their answers; errors among them are values.
 
         Raises:
             OSError: The connection is lost; whether they were obeyed is not known.
         """
         self.send(commands)
-        self._sock.settimeout(self._timeout if timeout is None else timeout)
-        found = self._ready
-        while len(found) < len(commands):
-            found += self._feed(self._sock.recv(_CHUNK))
-        self._ready = found[len(commands) :]
-        return found[: len(commands)]
+        with self._using() as connection:
+            return [_read(connection) for _ in commands]
 
-    def receive(self) -> list[Any]:
-        """Return the answers that are there, without waiting.
+    def receive(self, timeout: float) -> list[Any]:
+        """Wait for an answer; return all that are there, none if it takes too long.
 
         Raises:
             OSError: The connection is lost.
         """
-        found, self._ready = self._ready, []
-        self._sock.settimeout(0.0)
+        found: list[Any] = []
         try:
-            while len(found) < 1000:
-                found += self._feed(self._sock.recv(_CHUNK))
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
+            with self._using() as connection:
+                while len(found) < _MOST and connection.can_read(0 if found else timeout):
+                    found.append(_read(connection))
         except OSError:
             if not found:
                 raise  # else the next call does
+        if found:
+            self.heard = time.monotonic()
         return found
 
-    def _feed(self, data: bytes) -> list[Any]:
-        if not data:
-            raise ConnectionResetError("the server has closed the connection")
-        self.heard = time.monotonic()
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[Any]:
+        """Have the connection, unless it was lost: redis-py would make another one."""
+        if self._error is not None:
+            raise self._error
         try:
-            return self._replies.feed(data)
-        except ValueError as exc:
-            raise ConnectionError(str(exc)) from None
-
-    def interrupt(self) -> None:
-        """Have whoever waits for an answer see the end. Any thread."""
-        with contextlib.suppress(OSError):
-            # Not that of TLS, which is the other thread's.
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            with _errors():
+                yield self._connection
+        except OSError as exc:
+            self._error = exc
+            raise
 
     def close(self) -> None:
         """Close it. In a forked child the parent's connection stays as it is."""
+        self._error = self._error or ConnectionError("the connection is closed")
         with contextlib.suppress(Exception):
-            if os.getpid() == self._pid:
-                self._connection.disconnect()
-            else:
-                self._sock.close()
+            self._connection.disconnect()
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Raise errors of redis-py as OSError: the connection is good for nothing more."""
+    import redis
+
+    try:
+        yield
+    except redis.TimeoutError as exc:
+        raise TimeoutError(str(exc)) from None
+    except (redis.RedisError, ValueError) as exc:  # the latter is what it says to no number
+        raise ConnectionError(str(exc)) from None
+
+
+def _read(connection: Any) -> Any:
+    """Return the next answer; Redis's refusals are values."""
+    import redis
+
+    try:
+        answer = connection.read_response()
+    except redis.ResponseError as exc:
+        return ReplyError(exc)
+    if isinstance(answer, list):  # that of a transaction may have them inside
+        return [ReplyError(one) if isinstance(one, redis.ResponseError) else one for one in answer]
+    return answer

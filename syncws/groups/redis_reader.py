@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import logging
-import selectors
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from ..engine.wakeup import Wakeup
 from ..logs import log_safely
-from .envelope import Envelope, Log, MalformedError
-from .redis_link import Link
+from .envelope import OVERHEAD, Envelope, Log, MalformedError
+from .redis_link import Command, Link, ReplyError
 from .redis_state import LOG, Health, Settings, Subscriptions
-from .resp import ReplyError
 
 __all__ = ["ChannelReader", "Reader", "StreamReader"]
-
-# These two are made for each wait, and so must take no descriptor of their own.
-_Selector: type[selectors.BaseSelector] = getattr(
-    selectors, "PollSelector", selectors.SelectSelector
-)
 
 # Channels that are subscribed by one command.
 _BATCH = 500
@@ -32,11 +24,18 @@ _LEEWAY = 0.2
 # Entries of each stream that are read at once.
 _ENTRIES = 100
 
+# Milliseconds that a stream of waking is kept.
+_WAKE_KEPT = 60_000
+
 
 class Reader:
     """One connection that only reads, and gets another when it is lost.
 
-    All but `start`, `wake`, `close` and `abandon` runs in its thread.
+    While it waits for Redis it is woken through Redis as well: it also listens
+    to a channel or stream of its own, and `wake` has the writer send `waking`
+    to that. While that fails it looks up by itself, at least every `timeout`.
+
+    All but `start`, `wake`, `end`, `close` and `abandon` runs in its thread.
     """
 
     def __init__(
@@ -44,11 +43,17 @@ class Reader:
     ) -> None:
         #: Called when the connection is lost.
         self.when_lost: Callable[[], None] = lambda: None
+        #: Called to have `waking` sent.
+        self.when_woken: Callable[[], None] = lambda: None
         self._settings = settings
         self._subscriptions = subscriptions
         self._health = health
         self._sender = sender
-        self._wakeup = Wakeup()
+        self._own = settings.wake(sender.hex())
+        # Guarded by _poked.
+        self._poked = threading.Condition()
+        self._news = False
+        self._asleep = False  # whoever has news must wake it through Redis
         self._closing = False
         self._backoff = settings.backoff()
         self._log = Log()
@@ -63,22 +68,34 @@ class Reader:
 
     def wake(self) -> None:
         """Subscriptions have changed."""
-        self._wakeup.wake()
+        with self._poked:
+            self._news = True
+            self._poked.notify_all()
+            asleep, self._asleep = self._asleep, False
+        if asleep:
+            self.when_woken()
+
+    def waking(self) -> list[Command]:
+        """Return the commands that wake it through Redis."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Have the thread end, without waiting for that."""
+        self._closing = True
+        self.wake()
 
     def close(self, timeout: float) -> None:
-        """End the thread, and wait for that."""
-        self._closing = True
-        self._wakeup.wake()
+        """End the thread, and wait for that.
+
+        If Redis does not answer the thread ends later, when its wait is over.
+        """
+        self.end()
         self._thread.join(timeout + _LEEWAY)
-        if self._thread.is_alive() and (link := self._link) is not None:
-            link.interrupt()
-            self._thread.join(1.0)
 
     def abandon(self) -> None:
         """In a forked child: the thread is not here."""
         if self._link is not None:
             self._link.close()
-        self._wakeup.close()
 
     # -- Its thread --------------------------------------------------------
 
@@ -92,18 +109,20 @@ class Reader:
                     if not self._closing:
                         self._health.lost("reader", exc)
                         self.when_lost()
-                        self._wait(None, self._backoff.next(), patient=True)
+                        with self._poked:
+                            self._poked.wait_for(lambda: self._closing, self._backoff.next())
         except BaseException as exc:
             log_safely(LOG, logging.ERROR, "the reader of Redis has failed", error=exc)
         finally:
             self._drop()
-            self._wakeup.close()
 
     def _listen(self) -> None:
         while not self._closing and not self._subscriptions.wanted:
             self._subscriptions.settle(self._subscriptions.take_all())
             self._health.rests("reader")
-            self._wait(None, None)
+            with self._poked:
+                self._poked.wait_for(lambda: self._news or self._closing)
+                self._news = False
         if not self._closing:
             self._link = link = self._settings.server.connect()
             self._subscriptions.all_changed()
@@ -118,7 +137,14 @@ class Reader:
         with self._subscriptions.changed:
             return {self._settings.channel(room) for room in self._subscriptions.wanted}
 
+    def _lie_down(self) -> None:
+        """From here on news come through Redis; look for older ones, then wait."""
+        with self._poked:
+            self._asleep = True
+
     def _drop(self) -> None:
+        with self._poked:
+            self._asleep = False
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -128,32 +154,13 @@ class Reader:
         self._backoff.reset()
         self._health.back("reader")
 
-    def _wait(self, link: Link | None, timeout: float | None, *, patient: bool = False) -> None:
-        """Wait until there is something to read, somebody wakes us, or it has taken too long.
-
-        Args:
-            link: What to read from, if anything.
-            timeout: Seconds.
-            patient: Only the end makes it shorter.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with _Selector() as selector:
-            selector.register(self._wakeup, selectors.EVENT_READ)
-            if link is not None:
-                selector.register(link, selectors.EVENT_READ)
-            while True:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                ready = selector.select(left)
-                if any(key.fileobj is self._wakeup for key, _ in ready):
-                    self._wakeup.on_ready(0)
-                if self._closing or not ready or not patient:
-                    return
-
     def _take(self, channel: str, data: Any) -> None:
         """A message has come."""
         try:
             if not isinstance(data, bytes):
-                raise MalformedError("too long" if data is not None else "none")
+                raise MalformedError("no string")
+            if len(data) > self._settings.max_message_size + OVERHEAD:
+                raise MalformedError("too long")
             envelope = Envelope.unpack(data)
             if len(envelope.payload) > self._settings.max_message_size:
                 raise MalformedError("too long")
@@ -193,28 +200,32 @@ class Reader:
 class ChannelReader(Reader):
     """Subscribes to a channel for each room."""
 
+    def waking(self) -> list[Command]:
+        """Return the commands that wake it through Redis."""
+        return [("PUBLISH", self._own, b"")]
+
     def _follow(self, link: Link) -> None:
+        link.send([("SUBSCRIBE", self._own)])
         have: set[str] = set()
         asked = 0.0  # when, since it was heard of
-        while not self._closing:
+        timeout = self._settings.timeout
+        while True:
+            self._lie_down()
+            if self._closing:
+                return
             busy = self._change(link, have)
-            if replies := link.receive():
-                for reply in replies:
-                    self._obey(reply)
-                continue
-            if busy:
-                continue
-            timeout = self._settings.timeout
             now = time.monotonic()
             if asked < link.heard:
                 asked = 0.0
             if not asked and now - link.heard >= timeout:
                 asked = now
                 link.send([("PING", "-")])
-            wait = (asked or link.heard) + timeout - now
-            if wait <= 0:
+            left = (asked or link.heard) + timeout - now
+            replies = link.receive(0.0 if busy else max(left, 0.0))
+            for reply in replies:
+                self._obey(reply)
+            if not (replies or busy or left > 0):
                 raise TimeoutError("Redis does not answer")
-            self._wait(link, wait)
 
     def _change(self, link: Link, have: set[str]) -> bool:
         """Subscribe and unsubscribe; return whether there is more of that."""
@@ -224,7 +235,7 @@ class ChannelReader(Reader):
         wanted, channel = self._subscriptions.wanted, self._settings.channel
         coming = [room for room in rooms if room in wanted and room not in have]
         going = [room for room in rooms if room not in wanted and room in have]
-        commands: list[list[str]] = []
+        commands: list[Command] = []
         if coming:
             commands.append(["SUBSCRIBE", *map(channel, coming)])
         if going:
@@ -242,7 +253,8 @@ class ChannelReader(Reader):
             raise ConnectionError(str(reply))
         if isinstance(reply, list) and len(reply) == 3 and reply[0] == b"message":
             channel = reply[1].decode(errors="replace") if isinstance(reply[1], bytes) else "?"
-            self._take(channel, reply[2])
+            if channel != self._own:
+                self._take(channel, reply[2])
             return
         if isinstance(reply, list) and len(reply) == 2 and reply[0] == b"pong":
             reply = reply[1]
@@ -259,22 +271,35 @@ class StreamReader(Reader):
         self._positions: dict[str, tuple[int, int]] = {}
         self._begins: dict[str, tuple[int, int]] = {}
 
+    def waking(self) -> list[Command]:
+        """Return the commands that wake it through Redis."""
+        add = ("XADD", self._own, "MAXLEN", 1, "*", "w", "")
+        return [add, ("PEXPIRE", self._own, _WAKE_KEPT)]
+
     def _follow(self, link: Link) -> None:
-        while not self._closing:
-            version = self._subscriptions.take_all()
-            needed = self._needed()
-            if not needed:
-                self._positions.clear()
-                self._begins.clear()
-                self._drop()
+        version = -1
+        needed: set[str] = set()
+        # What is there of an earlier waking only has it look once more.
+        woken = (0, 0)
+        while True:
+            self._lie_down()
+            if self._closing:
                 return
-            self._place(link, needed)
-            self._subscriptions.settle(version)
-            self._well()
-            if not self._read(link, needed):
-                # It stands blocked, and is to read more streams: on another one.
-                self._drop()
-                return
+            before, version = version, self._subscriptions.take_all()
+            if version != before:
+                after = self._needed()
+                if not after:
+                    self._positions.clear()
+                    self._begins.clear()
+                    self._drop()
+                    return
+                if not after <= needed:  # fewer are read as before
+                    needed = after
+                    self._log.retain(needed)
+                    self._place(link, needed)
+                self._subscriptions.settle(version)
+                self._well()
+            woken = self._read(link, sorted(needed), woken)
 
     def _place(self, link: Link, needed: set[str]) -> None:
         """Find out where to begin: at the end of streams that were not read so far."""
@@ -292,35 +317,29 @@ class StreamReader(Reader):
                 # Redis has lost what it had. What comes again is known by its numbers.
                 self._positions[key] = min(self._begins[key], last)
 
-    def _read(self, link: Link, needed: set[str]) -> bool:
-        """Read until there must be read more than these; return whether nothing is under way."""
-        keys = sorted(needed)
-        timeout = self._settings.timeout
-        while not self._closing:
-            ids = [f"{ms}-{part}" for ms, part in map(self._positions.__getitem__, keys)]
-            block = ("BLOCK", int(timeout * 1000))
-            link.send([("XREAD", *block, "COUNT", _ENTRIES, "STREAMS", *keys, *ids)])
-            sent = time.monotonic()
-            while not (replies := link.receive()):
-                left = max(sent, link.heard) + 2 * timeout - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError("Redis does not answer")
-                self._wait(link, left)
-                if self._closing:
-                    return True
-                version = self._subscriptions.take_all()
-                if not self._needed() <= needed:
-                    return False
-                self._subscriptions.settle(version)
-            for reply in replies:
-                self._obey(reply)
-        return True
+    def _read(self, link: Link, keys: list[str], woken: tuple[int, int]) -> tuple[int, int]:
+        """Read what comes after the positions, waiting for it; return that of waking."""
+        positions = [*map(self._positions.__getitem__, keys), woken]
+        ids = [f"{ms}-{part}" for ms, part in positions]
+        block = int(self._settings.timeout * 1000)
+        how: Command = ("BLOCK", block, "COUNT", _ENTRIES)
+        link.send([("XREAD", *how, "STREAMS", *keys, self._own, *ids)])
+        replies = link.receive(2 * self._settings.timeout)
+        if not replies:
+            raise TimeoutError("Redis does not answer")
+        for reply in replies:
+            woken = self._obey(reply) or woken
+        return woken
 
-    def _obey(self, reply: Any) -> None:
+    def _obey(self, reply: Any) -> tuple[int, int] | None:
+        woken = None
         if isinstance(reply, ReplyError):
             raise ConnectionError(str(reply))
         for key, entries in reply or ():
             channel = key.decode()
+            if channel == self._own:
+                woken = _position(entries[-1][0])
+                continue
             for name, fields in entries:
                 self._positions[channel] = _position(name)
                 # An entry that was deleted while it was read has no fields.
@@ -328,6 +347,7 @@ class StreamReader(Reader):
                     self._take(channel, fields[1])
                 else:
                     self._malformed(channel, "other fields")
+        return woken
 
 
 def _position(name: bytes) -> tuple[int, int]:

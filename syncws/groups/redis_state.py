@@ -75,6 +75,10 @@ class Settings:
             return f"{self.prefix}stream:{zlib.crc32(room.encode()) % self.shards}"
         return f"{self.prefix}room:{room}"
 
+    def wake(self, sender: str) -> str:
+        """Return the key or channel by which a process wakes its own reader."""
+        return f"{self.prefix}wake:{sender}"
+
     def backoff(self) -> Backoff:
         """Return the waits between attempts to connect."""
         return Backoff(self.retry_interval, 2.0, self.max_retry_interval, 0.25)

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import BackplaneError
@@ -14,9 +14,8 @@ from ..logs import log_safely
 from .backplane import Presence
 from .envelope import Counters, Envelope
 from .presence import Book, look
-from .redis_link import Command, Link
+from .redis_link import Command, Link, ReplyError
 from .redis_state import LOG, Health, Settings
-from .resp import ReplyError
 
 __all__ = ["Writer"]
 
@@ -62,6 +61,8 @@ class Writer:
     """
 
     def __init__(self, settings: Settings, health: Health, sender: bytes) -> None:
+        #: Returns the commands that wake the reader of this process.
+        self.waking: Callable[[], list[Command]] = list
         self._settings = settings
         self._health = health
         self._sender = sender
@@ -74,6 +75,7 @@ class Writer:
         self._book = Book(settings.prefix, sender.hex(), settings.presence_ttl)
         self._booked = 0
         self._asked: deque[_Question] = deque()
+        self._wakes = False  # the reader is to be woken
         self._last = 0  # the sequence number accepted last
         self._ends_at: float | None = None
         self._beats_at = 0.0
@@ -159,6 +161,12 @@ class Writer:
             self._beats_at = 0.0
             self._changed.notify_all()
 
+    def wake_reader(self) -> None:
+        """The reader waits for Redis, and is to do something else."""
+        with self._changed:
+            self._wakes = True
+            self._changed.notify_all()
+
     def wait(self, timeout: float | None) -> bool:
         """Wait until all that was asked for so far is done, or given up; return whether it is."""
         with self._changed:
@@ -173,16 +181,16 @@ class Writer:
         return waiting[0].sequence if waiting else self._last + 1
 
     def close(self, timeout: float) -> None:
-        """Send what waits, for up to `timeout` seconds, and end."""
+        """Send what waits, for up to `timeout` seconds, and end.
+
+        If Redis does not answer the thread ends later, when its wait is over.
+        """
         with self._changed:
             if self._ends_at is None:
                 self._ends_at = time.monotonic() + timeout
                 self._book.leave()
                 self._changed.notify_all()
         self._thread.join(timeout + _LEEWAY)
-        if self._thread.is_alive() and (link := self._link) is not None:
-            link.interrupt()
-            self._thread.join(1.0)
 
     def abandon(self) -> None:
         """In a forked child: the thread is not here."""
@@ -211,7 +219,7 @@ class Writer:
                 busy = self._queue or self._batch or self._asked or self._book.dirty
                 if self._ends_at is not None and (not busy or now >= self._ends_at):
                     return False
-                if busy or now >= self._beats_at:
+                if busy or self._wakes or now >= self._beats_at:
                     return True
                 self._changed.wait(self._beats_at - now)
 
@@ -250,6 +258,7 @@ class Writer:
             self._announced = False  # that may be a Redis that knows nothing
         link = self._link
         self._beat(link)
+        self._wake_reader(link)
         self._write_presence(link)
         self._write_messages(link)
         self._answer(link)
@@ -270,6 +279,21 @@ class Writer:
         elif link.call([self._book.renew()])[0] == 0:
             self._announce(link)  # Redis has forgotten us
         self._beats_at = now + self._settings.presence_ttl / 3
+
+    def _wake_reader(self, link: Link) -> None:
+        """Wake it, if it is to be. It looks up by itself some time if Redis refuses that."""
+        with self._changed:
+            wakes, self._wakes = self._wakes, False
+        if not wakes:
+            return
+        try:
+            answers = link.call(self.waking())
+        except OSError:
+            self.wake_reader()
+            raise
+        for answer in answers:
+            if not (isinstance(answer, ReplyError) and answer.code in _PASSING):
+                self._permitted("to wake the reader", answer)
 
     def _announce(self, link: Link) -> None:
         self._permitted("presence", link.call([self._book.announce()])[0])
@@ -389,6 +413,7 @@ class Writer:
             self._health.gave_up(left, "there was no time left to send them")
         if self._link is not None:
             try:
+                self._wake_reader(self._link)
                 if self._announced:
                     self._link.call([("DEL", self._book.alive())])
             except OSError:

@@ -335,7 +335,7 @@ def test_thousands_of_rooms(redis: RealRedis, mode: str) -> None:
             backplane.subscribe(name, keep(name))
         assert backplane.flush(HANG)
         if mode == "pubsub":
-            assert len(redis.command("PUBSUB", "CHANNELS")) == 5000
+            assert len(redis.command("PUBSUB", "CHANNELS", "*:room:*")) == 5000
         for name in names:
             other.publish(name, 1, name.encode())
         found = [got.get(timeout=HANG) for _ in names]
@@ -344,13 +344,30 @@ def test_thousands_of_rooms(redis: RealRedis, mode: str) -> None:
             backplane.unsubscribe(name)
         assert backplane.flush(HANG)
         if mode == "pubsub":
-            assert redis.command("PUBSUB", "CHANNELS") == [b"syncws:room:room 0"]
+            assert redis.command("PUBSUB", "CHANNELS", "*:room:*") == [b"syncws:room:room 0"]
         for name in names[:2]:
             other.publish(name, 2, b"\xff")
         assert got.get(timeout=HANG) == ("room 0", b"\xff")
         backplane.unsubscribe("room 0")
         assert backplane.flush(HANG)
     assert got.empty()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_reader_that_waits_is_woken_through_redis(redis: RealRedis, mode: str) -> None:
+    # What it would do by itself after its timeout comes too late.
+    backplane = syncws.RedisBackplane(redis.url, mode=mode, shards=1000, timeout=10 * HANG)
+    backplane.start()
+    runtime = backplane._runtime
+    assert runtime is not None
+    for name in ("one", "two", "three"):
+        backplane.subscribe(name, lambda opcode, payload: None)
+        assert backplane.flush(HANG)
+        wait_until(lambda: runtime.reader._asleep)
+    backplane.close(HANG)
+    assert not runtime.reader._thread.is_alive()
+    for key in redis.command("KEYS", "*wake*"):
+        assert 0 < redis.command("PTTL", key) <= 60_000
 
 
 def test_streams_are_short_and_expire(redis: RealRedis) -> None:

@@ -37,6 +37,8 @@ class RedisPeer:
         self.sock = sock
         self._file = sock.makefile("rb")
         self._ahead: list[list[bytes]] = []
+        #: The channel by which its process wakes it.
+        self.woken_by = ""
 
     def _read(self) -> list[bytes]:
         line = self._file.readline()
@@ -57,10 +59,14 @@ class RedisPeer:
             self.answer(b"+OK\r\n")
         return command
 
-    def peek(self) -> bytes:
-        """Return the name of the next command, which stays the next one."""
+    def peek_all(self) -> list[bytes]:
+        """Return the next command, which stays the next one."""
         self._ahead.insert(0, self.next())
-        return self._ahead[0][0]
+        return self._ahead[0]
+
+    def peek(self) -> bytes:
+        """Return its name."""
+        return self.peek_all()[0]
 
     def expect(self, *start: str) -> list[bytes]:
         """Return the next command, which begins so."""
@@ -78,17 +84,29 @@ class RedisPeer:
         self.answer(b"+PONG\r\n")
 
     def confirm(self) -> list[str]:
-        """Obey a change of subscriptions; return it: each name with a sign before it."""
+        """Obey a change of subscriptions; return it: each name with a sign before it.
+
+        The channel by which the process wakes its reader is kept apart.
+        """
         changes: list[str] = []
         while (command := self.next())[0] != b"PING":
             verb = command[0].decode().lower()
             assert verb in ("subscribe", "unsubscribe"), command
             sign = "-" if verb.startswith("un") else "+"
             for name in command[1:]:
-                changes.append(sign + name.decode())
+                if b":wake:" in name:
+                    self.woken_by = name.decode()
+                else:
+                    changes.append(sign + name.decode())
                 self.answer(array(bulk(verb), bulk(name), b":1\r\n"))
         self.answer(array(bulk("pong"), bulk(command[1])))
         return changes
+
+    def wake(self, reader: RedisPeer) -> None:
+        """Pass on that the process wakes its reader, which is subscribed to that."""
+        self.expect("PUBLISH", reader.woken_by, "")
+        self.answer(b":1\r\n")
+        reader.answer(message(reader.woken_by, b""))
 
     def close(self) -> None:
         """End it."""

@@ -39,8 +39,9 @@ class Rooms(syncws.Service):
 class Traffic:
     """Sends numbers to a room, one after the other, until it is stopped."""
 
-    def __init__(self, room: syncws.Room) -> None:
-        self._room = room
+    def __init__(self, groups: syncws.Groups, room: str) -> None:
+        self._groups = groups
+        self._room = groups.room(room)
         self._stop = threading.Event()
         self.sent = 0
         self.refused = 0
@@ -56,10 +57,15 @@ class Traffic:
                 self.refused += 1
 
     def stop(self) -> None:
-        """Send no more but the word that tells so."""
+        """Send no more but the word that tells so, once there is a place for it."""
         self._stop.set()
         self._thread.join()
-        self._room.send_text("end")
+        while True:
+            try:
+                self._room.send_text("end")
+                return
+            except syncws.BackplaneError:  # too many wait
+                assert self._groups.flush(HANG)
 
 
 class Server:
@@ -76,7 +82,7 @@ class Server:
     def obey(self, command: str, *args: str) -> Any:
         """Do what is asked; return what is printed as JSON."""
         if command == "begin":
-            self.traffic[args[0]] = Traffic(self.groups.room(args[0]))
+            self.traffic[args[0]] = Traffic(self.groups, args[0])
         elif command == "tried":
             return self.traffic[args[0]].sent + self.traffic[args[0]].refused
         elif command == "end":
