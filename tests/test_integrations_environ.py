@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from syncws.integrations.environ import request_of
+from syncws.integrations.environ import is_test_client, request_of
 from syncws.protocol.http import HeadError
 
 PEER = ("127.0.0.1", 4321)
@@ -124,3 +124,15 @@ def test_what_tells_of_a_body_is_kept() -> None:
     request = request_of(environ(CONTENT_LENGTH="5", CONTENT_TYPE="text/plain"))
     assert request.headers["Content-Length"] == "5"
     assert request.headers["Content-Type"] == "text/plain"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"SERVER_SOFTWARE": "gunicorn/23.0.0"}, False),
+        ({"uwsgi.version": b"2.0.28"}, False),  # which has no SERVER_SOFTWARE
+    ],
+)
+def test_a_server_is_no_test_client(changes: dict[str, Any], expected: bool) -> None:
+    assert is_test_client(environ(**changes)) is expected

@@ -122,8 +122,11 @@ def may_say_upgrade(environ: Mapping[str, Any]) -> bool:
 
 
 def is_test_client(environ: Mapping[str, Any]) -> bool:
-    """Whether an environment looks as if no server has made it: that of a test client."""
-    return "SERVER_SOFTWARE" not in environ
+    """Whether an environment looks as if no server has made it: that of a test client.
+
+    uWSGI says by a name of its own what it is.
+    """
+    return "SERVER_SOFTWARE" not in environ and "uwsgi.version" not in environ
 
 
 def keepsake(environ: Mapping[str, Any]) -> dict[str, Any]:
