@@ -1127,9 +1127,8 @@ speedups_exec(PyObject *module)
 }
 
 /* Without Py_MOD_GIL_NOT_USED a free-threaded build turns its lock on. It has to:
- * what is done here to objects is guarded by that lock alone, and the I/O thread
- * and others tell each other of work through plain attributes whose order only
- * the lock promises (engine/loop.py). */
+ * what is done here to objects is guarded by that lock alone. SYNCWS_PURE=1
+ * leaves this module aside, and the lock off. */
 static PyModuleDef_Slot speedups_slots[] = {
     {Py_mod_exec, (void *)speedups_exec},
     {0, NULL},
