@@ -18,7 +18,7 @@ from .logs import log_safely
 from .protocol.events import BINARY, ERROR, PING, PONG, TEXT, Event
 from .service import Service
 
-__all__ = ["Runner", "ServiceSpec"]
+__all__ = ["Runner", "ServiceSpec", "is_async"]
 
 # Each callback: its parameters behind the caller, and its event.
 _CALLBACKS: dict[str, tuple[tuple[str, ...], int]] = {
@@ -165,10 +165,7 @@ def _check_signature(service: object, cls: type, name: str) -> bool:
     text = f"{name}({'self, ' if not bound or inspect.ismethod(function) else ''}"
     if not callable(function):
         raise TypeError(f"{cls.__name__}.{name} must be a method, not {function!r}")
-    if any(
-        inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
-        for called in (function, type(function).__call__)
-    ):
+    if is_async(function):
         raise TypeError(
             f"{cls.__name__}.{name} must be a plain method, not async: it runs in a thread "
             "and may block"
@@ -187,6 +184,21 @@ def _check_signature(service: object, cls: type, name: str) -> bool:
     raise TypeError(
         f"{cls.__name__}.{name}{signature} cannot be called: it must take "
         f"{text}{', '.join(wanted)}){also}"
+    )
+
+
+def is_async(function: Callable[..., Any], *, generators: bool = False) -> bool:
+    """Whether calling a function, or an object, returns before it has done anything.
+
+    Args:
+        function: What is to be called.
+        generators: Whether plain generators count as well.
+    """
+    return any(
+        inspect.iscoroutinefunction(called)
+        or inspect.isasyncgenfunction(called)
+        or (generators and inspect.isgeneratorfunction(called))
+        for called in (function, type(function).__call__)
     )
 
 

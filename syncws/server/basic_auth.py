@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hmac
-import inspect
 import re
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..callbacks import is_async
 from ..protocol.basic import check_credentials, credentials_of
 from ..protocol.headers import check_header
 from ..protocol.http import Request
@@ -118,9 +118,8 @@ def _checked(function: Callable[[str, str], bool]) -> Callable[[str, str], bool]
             "users must be a mapping of names to passwords or a function(user, password), "
             f"not of type {type(function).__name__}"
         )
-    for called in (function, type(function).__call__):
-        if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
-            raise TypeError("users must be a plain function, not async: it runs in a thread")
+    if is_async(function):
+        raise TypeError("users must be a plain function, not async: it runs in a thread")
 
     def check(user: str, password: str) -> bool:
         right = function(user, password)

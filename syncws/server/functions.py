@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ..callbacks import ServiceSpec
+from ..callbacks import ServiceSpec, is_async
 from ..config import ServiceConfig, check_count
 from ..endpoint import Receiver
 from ..engine.connection import Connection
@@ -331,16 +331,11 @@ def check_function(function: object, *names: str) -> None:
     """
     if not callable(function) or isinstance(function, type):
         raise TypeError(f"a function that takes a WebSocket is wanted, not {function!r}")
-    for called in (function, type(function).__call__):
-        if (
-            inspect.iscoroutinefunction(called)
-            or inspect.isasyncgenfunction(called)
-            or inspect.isgeneratorfunction(called)
-        ):
-            raise TypeError(
-                f"{name_of(function)} must be a plain function, not async and no generator: it "
-                "runs in a thread of its own and may block"
-            )
+    if is_async(function, generators=True):
+        raise TypeError(
+            f"{name_of(function)} must be a plain function, not async and no generator: it "
+            "runs in a thread of its own and may block"
+        )
     try:
         signature = inspect.signature(function)
     except ValueError:  # of some that are written in C

@@ -7,10 +7,10 @@ thread.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..callbacks import is_async
 from ..endpoint import address_of
 from ..engine.lane import Lane
 from ..engine.loop import IOLoop
@@ -59,11 +59,8 @@ class Site:
     ) -> None:
         if not callable(application):
             raise TypeError(f"app must be a WSGI application or None, not {application!r}")
-        for called in (application, type(application).__call__):
-            if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
-                raise TypeError(
-                    f"app must be a WSGI application, not async: {application!r} is ASGI"
-                )
+        if is_async(application):
+            raise TypeError(f"app must be a WSGI application, not async: {application!r} is ASGI")
         self._application = application
         self._max_body_size = max_body_size
         self._timeout = timeout

@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from ..callbacks import is_async
 from ..protocol.http import Request, list_of
 from ..service import Service
 from .caller import Caller
@@ -213,16 +214,11 @@ def check_resource(
     if not callable(function):
         raise TypeError(f"the resource of {path!r} must be a function{wanted}, not {function!r}")
     name = getattr(function, "__name__", type(function).__name__)
-    for called in (function, type(function).__call__):
-        if (
-            inspect.iscoroutinefunction(called)
-            or inspect.isasyncgenfunction(called)
-            or inspect.isgeneratorfunction(called)
-        ):
-            raise TypeError(
-                f"{name}, the resource of {path!r}, must be a plain function, not async and no "
-                "generator: it runs in a thread and may block"
-            )
+    if is_async(function, generators=True):
+        raise TypeError(
+            f"{name}, the resource of {path!r}, must be a plain function, not async and no "
+            "generator: it runs in a thread and may block"
+        )
     signature = inspect.signature(function)
     try:
         signature.bind(None, None, **dict.fromkeys(parameters))
