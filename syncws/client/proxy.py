@@ -110,9 +110,7 @@ def _check_socks(uri: ProxyURI) -> None:
     try:
         import python_socks.sync  # noqa: F401
     except ImportError:
-        raise ImportError(
-            f"the proxy {uri} needs python-socks: pip install python-socks"
-        ) from None
+        raise ImportError(f"the proxy {uri} needs python-socks: pip install python-socks") from None
 
 
 def _from_environment(target: WebSocketURI) -> ProxyURI | None:

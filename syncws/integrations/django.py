@@ -30,9 +30,7 @@ try:
     from django.http import HttpRequest, HttpResponse
     from django.views.decorators.csrf import csrf_exempt
 except ImportError as exc:
-    raise ImportError(
-        "syncws.integrations.django needs Django: pip install django"
-    ) from exc
+    raise ImportError("syncws.integrations.django needs Django: pip install django") from exc
 
 from ..callbacks import ServiceSpec
 from ..config import ServiceConfig
