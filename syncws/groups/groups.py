@@ -129,7 +129,11 @@ class Groups:
 
     def __init__(self, backplane: Backplane | None = None, *, policy: str = "close") -> None:
         if backplane is not None and not isinstance(backplane, Backplane):
-            raise TypeError(f"backplane is a Backplane or None, not {backplane!r:.60}")
+            hint = ": write Groups(RedisBackplane(url))" if isinstance(backplane, str) else ""
+            # Of a URL no more, for it may have a password.
+            raise TypeError(
+                f"backplane is a Backplane or None, not {type(backplane).__name__}{hint}"
+            )
         Group(policy=policy)  # which checks it
         self._policy = policy
         self._backplane = backplane
