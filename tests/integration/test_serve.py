@@ -135,6 +135,7 @@ def is_zombie(pid: int) -> bool:
     ("target", "module", "said"),
     [
         ("chatt:listener", MODULE, "syncws: there is no module 'chatt'"),
+        ("chat.py:listener", MODULE, "write chat without .py"),
         ("chat.x:listener", MODULE, "syncws: "),
         ("chat:lisener", MODULE, "syncws: module 'chat' has no 'lisener'; did you mean 'listener'"),
         ("chat:VERSION", MODULE, "syncws: chat:VERSION is no syncws.Listener, but '1'"),
