@@ -67,7 +67,3 @@ def chat(ws):
     for text in ws:
         room.send_text(f"{session['name']}: {text}")
     room.send_text(f"{session['name']} has left.")
-
-
-if __name__ == "__main__":
-    app.run()
