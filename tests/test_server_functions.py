@@ -477,7 +477,10 @@ def _nothing() -> None: ...
     ("function", "text"),
     [
         (None, "a function that takes a WebSocket is wanted, not None"),
-        (dict, "a function that takes a WebSocket is wanted, not <class 'dict'>"),
+        (
+            dict,
+            "a function that takes a WebSocket is wanted, not <class 'dict'>; a class has to be",
+        ),
         (_coroutine, r"_coroutine must be a plain function, not async and no generator"),
         (_generator, r"_generator must be a plain function, not async and no generator"),
         (_nothing, r"_nothing\(\) -> .* cannot be called with a WebSocket: .*write _nothing\(ws\)"),

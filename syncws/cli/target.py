@@ -81,7 +81,8 @@ def _import(name: str) -> ModuleType:
         # One that this module imports in turn is another matter.
         if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
             place = f"in {os.getcwd()} or where Python looks otherwise"
-            raise TargetError(f"there is no module {exc.name!r} {place}") from None
+            hint = f"; write {name[:-3]} without .py" if name.endswith(".py") else ""
+            raise TargetError(f"there is no module {exc.name!r} {place}{hint}") from None
         raise TargetError(f"importing {name} failed:\n{_traceback(exc)}") from None
     except Exception as exc:
         raise TargetError(f"importing {name} failed:\n{_traceback(exc)}") from None

@@ -141,7 +141,11 @@ class Groups:
         compression: bool = True,
     ) -> None:
         if backplane is not None and not isinstance(backplane, Backplane):
-            raise TypeError(f"backplane is a Backplane or None, not {backplane!r:.60}")
+            hint = ": write Groups(RedisBackplane(url))" if isinstance(backplane, str) else ""
+            # Of a URL no more, for it may have a password.
+            raise TypeError(
+                f"backplane is a Backplane or None, not {type(backplane).__name__}{hint}"
+            )
         Group(policy=policy, compression=compression)  # which checks them
         self._policy = policy
         self._compression = compression

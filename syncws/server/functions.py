@@ -330,7 +330,11 @@ def check_function(function: object, *names: str) -> None:
         TypeError: It cannot, or is async.
     """
     if not callable(function) or isinstance(function, type):
-        raise TypeError(f"a function that takes a WebSocket is wanted, not {function!r}")
+        advice = "; a class has to be a subclass of syncws.Service"
+        raise TypeError(
+            f"a function that takes a WebSocket is wanted, not {function!r}"
+            f"{advice if isinstance(function, type) else ''}"
+        )
     if is_async(function, generators=True):
         raise TypeError(
             f"{name_of(function)} must be a plain function, not async and no generator: it "

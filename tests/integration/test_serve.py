@@ -147,6 +147,7 @@ def is_zombie(pid: int) -> bool:
     ("target", "module", "said"),
     [
         ("chatt:listener", MODULE, "syncws: there is no module 'chatt'"),
+        ("chat.py:listener", MODULE, "write chat without .py"),
         ("chat.x:listener", MODULE, "syncws: "),
         ("chat:lisener", MODULE, "syncws: module 'chat' has no 'lisener'; did you mean 'listener'"),
         ("chat:VERSION.real.x", "VERSION = 1", "syncws: module 'chat' has no 'VERSION.real.x'"),
