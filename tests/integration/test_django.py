@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
 import syncws
-from tests.integration.sites.servers import DJANGO_SERVERS, Server, blocks, serving
+from tests.integration.sites.servers import DJANGO_SERVERS, Server, blocks, serving, visitor
 from tests.programs import ROOT, python_path
 from tests.support import HANG
 
@@ -203,7 +202,7 @@ def test_the_example(name: str, tmp_path: Path) -> None:
     with serving(name, "django_app:application", tmp_path, cwd=ROOT / "examples") as server:
         assert server.ask("/echo/ann", "hi") == "ann: hi"
         assert server.refused("/chat").status == 401
-        with requests.Session() as ann:
+        with visitor() as ann:
             url = f"http://{server.host}/"
             found = re.search(r'value="(\w+)"', ann.get(url, timeout=HANG).text)
             assert found is not None

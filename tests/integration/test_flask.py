@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
 import syncws
-from tests.integration.sites.servers import FLASK_SERVERS, Server, blocks, serving
+from tests.integration.sites.servers import FLASK_SERVERS, Server, blocks, serving, visitor
 from tests.programs import ROOT, find_program, free_port, is_listening, python_path, running
 from tests.support import HANG
 
@@ -243,7 +242,7 @@ def test_the_example(name: str, tmp_path: Path) -> None:
     with serving(name, app, tmp_path, cwd=ROOT / "examples") as server:
         assert "Your name" in server.get("/").text
         assert server.refused("/chat").status == 401
-        with requests.Session() as ann, requests.Session() as bob:
+        with visitor() as ann, visitor() as bob:
             for session, who in ((ann, "Ann"), (bob, "Bob")):
                 session.post(f"http://{server.host}/login", data={"name": who}, timeout=HANG)
                 assert "new WebSocket" in session.get(f"http://{server.host}/", timeout=HANG).text

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import requests
+from urllib3 import Retry
 
 import syncws
 from tests.programs import (
@@ -24,7 +25,7 @@ from tests.programs import (
 )
 from tests.support import HANG
 
-__all__ = ["DJANGO_SERVERS", "FLASK_SERVERS", "Server", "blocks", "serving"]
+__all__ = ["DJANGO_SERVERS", "FLASK_SERVERS", "Server", "blocks", "serving", "visitor"]
 
 _COMMANDS: dict[str, list[str]] = {
     "flask run": ["flask", "--app", "{app}", "run", "--port", "{port}"],
@@ -40,6 +41,18 @@ _COMMANDS: dict[str, list[str]] = {
 
 FLASK_SERVERS = [name for name in _COMMANDS if name != "runserver"]
 DJANGO_SERVERS = [name for name in _COMMANDS if not name.startswith("flask")]
+
+
+def visitor() -> requests.Session:
+    """Return a session that tries again as a browser does.
+
+    uWSGI ends a connection after its answer without saying so in that; who is
+    quick enough sends the next request there, and is reset.
+    """
+    session = requests.Session()
+    retry = Retry(total=3, read=3, allowed_methods=None)
+    session.mount("http://", requests.adapters.HTTPAdapter(max_retries=retry))
+    return session
 
 
 class Server:
