@@ -205,13 +205,13 @@ def test_a_fork_while_certificates_are_read_anew() -> None:
 with pair(True) as (listener, client):
     held, done = threading.Event(), threading.Event()
     def hold():
-        with listener._reloading:
+        with listener._certificates._lock:
             held.set()
             done.wait()
     holder = threading.Thread(target=hold)
     holder.start()
     held.wait()
-    pid = forked(lambda: listener.reload_tls(listener._ssl))
+    pid = forked(lambda: listener.reload_tls(listener._certificates._given))
     done.set()
     holder.join()
     print("child", status(pid))

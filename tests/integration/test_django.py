@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import syncws
-from tests.integration.sites.servers import DJANGO_SERVERS, Server, blocks, serving, visitor
+from tests.integration.sites.servers import DJANGO_SERVERS, Server, Visitor, blocks, serving
 from tests.programs import ROOT, python_path
 from tests.support import HANG
 
@@ -202,13 +202,12 @@ def test_the_example(name: str, tmp_path: Path) -> None:
     with serving(name, "django_app:application", tmp_path, cwd=ROOT / "examples") as server:
         assert server.ask("/echo/ann", "hi") == "ann: hi"
         assert server.refused("/chat").status == 401
-        with visitor() as ann:
-            url = f"http://{server.host}/"
-            found = re.search(r'value="(\w+)"', ann.get(url, timeout=HANG).text)
-            assert found is not None
-            form = {"name": "Ann", "csrfmiddlewaretoken": found[1]}
-            assert "new WebSocket" in ann.post(url + "login", data=form, timeout=HANG).text
-            with server.connect("/chat", cookies=ann.cookies) as client:
-                assert client.receive(HANG) == "Ann has come."
-                client.send_text("hi")
-                assert client.receive(HANG) == "Ann: hi"
+        ann, url = Visitor(), f"http://{server.host}/"
+        found = re.search(r'value="(\w+)"', ann.get(url).text)
+        assert found is not None
+        ann.post(url + "login", {"name": "Ann", "csrfmiddlewaretoken": found[1]})
+        assert "new WebSocket" in ann.get(url).text
+        with server.connect("/chat", cookies=ann.cookies) as client:
+            assert client.receive(HANG) == "Ann has come."
+            client.send_text("hi")
+            assert client.receive(HANG) == "Ann: hi"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import syncws
-from tests.integration.sites.servers import FLASK_SERVERS, Server, blocks, serving, visitor
+from tests.integration.sites.servers import FLASK_SERVERS, Server, Visitor, blocks, serving
 from tests.programs import ROOT, find_program, free_port, is_listening, python_path, running
 from tests.support import HANG
 
@@ -242,17 +242,17 @@ def test_the_example(name: str, tmp_path: Path) -> None:
     with serving(name, app, tmp_path, cwd=ROOT / "examples") as server:
         assert "Your name" in server.get("/").text
         assert server.refused("/chat").status == 401
-        with visitor() as ann, visitor() as bob:
-            for session, who in ((ann, "Ann"), (bob, "Bob")):
-                session.post(f"http://{server.host}/login", data={"name": who}, timeout=HANG)
-                assert "new WebSocket" in session.get(f"http://{server.host}/", timeout=HANG).text
-            with server.connect("/chat", cookies=ann.cookies) as first:
-                assert first.receive(HANG) == "Ann has come."
-                with server.connect("/chat", cookies=bob.cookies) as second:
-                    assert first.receive(HANG) == second.receive(HANG) == "Bob has come."
-                    second.send_text("hi")
-                    assert first.receive(HANG) == second.receive(HANG) == "Bob: hi"
-                assert first.receive(HANG) == "Bob has left."
+        ann, bob = Visitor(), Visitor()
+        for visitor, who in ((ann, "Ann"), (bob, "Bob")):
+            visitor.post(f"http://{server.host}/login", {"name": who})
+            assert "new WebSocket" in visitor.get(f"http://{server.host}/").text
+        with server.connect("/chat", cookies=ann.cookies) as first:
+            assert first.receive(HANG) == "Ann has come."
+            with server.connect("/chat", cookies=bob.cookies) as second:
+                assert first.receive(HANG) == second.receive(HANG) == "Bob has come."
+                second.send_text("hi")
+                assert first.receive(HANG) == second.receive(HANG) == "Bob: hi"
+            assert first.receive(HANG) == "Bob has left."
 
 
 def test_a_server_that_keeps_its_connections_is_told_of(tmp_path: Path) -> None:

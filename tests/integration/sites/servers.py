@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import requests
-from urllib3 import Retry
 
 import syncws
 from tests.programs import (
@@ -25,7 +24,7 @@ from tests.programs import (
 )
 from tests.support import HANG
 
-__all__ = ["DJANGO_SERVERS", "FLASK_SERVERS", "Server", "blocks", "serving", "visitor"]
+__all__ = ["DJANGO_SERVERS", "FLASK_SERVERS", "Server", "Visitor", "blocks", "serving"]
 
 _COMMANDS: dict[str, list[str]] = {
     "flask run": ["flask", "--app", "{app}", "run", "--port", "{port}"],
@@ -43,16 +42,29 @@ FLASK_SERVERS = [name for name in _COMMANDS if name != "runserver"]
 DJANGO_SERVERS = [name for name in _COMMANDS if not name.startswith("flask")]
 
 
-def visitor() -> requests.Session:
-    """Return a session that tries again as a browser does.
+class Visitor:
+    """Somebody who has cookies, and a connection for each request.
 
-    uWSGI ends a connection after its answer without saying so in that; who is
-    quick enough sends the next request there, and is reset.
+    uWSGI ends a connection after its answer without saying so in that; a
+    session that is quick enough sends its next request there, and is reset.
     """
-    session = requests.Session()
-    retry = Retry(total=3, read=3, allowed_methods=None)
-    session.mount("http://", requests.adapters.HTTPAdapter(max_retries=retry))
-    return session
+
+    def __init__(self) -> None:
+        self.cookies = requests.cookies.RequestsCookieJar()
+
+    def get(self, url: str) -> requests.Response:
+        """Return the answer."""
+        return self._keep(requests.get(url, cookies=self.cookies, timeout=HANG))
+
+    def post(self, url: str, data: Mapping[str, str]) -> requests.Response:
+        """Return the answer to a form; a redirect is not followed."""
+        return self._keep(
+            requests.post(url, data=data, cookies=self.cookies, allow_redirects=False, timeout=HANG)
+        )
+
+    def _keep(self, response: requests.Response) -> requests.Response:
+        self.cookies.update(response.cookies)
+        return response
 
 
 class Server:
