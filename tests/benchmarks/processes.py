@@ -112,6 +112,8 @@ def measure(case: Case, processes: int, seconds: float) -> Figure:
             timeout=_PATIENCE + seconds,
             check=False,
         )
+        if not done.stdout:
+            raise RuntimeError(f"the load has ended with {done.returncode}")
         figures = json.loads(done.stdout.splitlines()[-1])
         if "failed" in figures:
             raise RuntimeError(figures["failed"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from tests.support import HANG
 pytestmark = pytest.mark.timeout(10 * HANG)  # a dozen processes, one after another
 
 _ROOT = Path(__file__).resolve().parents[2]
-_FIGURE = re.compile(r"\d[\d,.]*")
 
 
 def rows_of(*argv: str) -> dict[str, list[str]]:
@@ -36,7 +34,7 @@ def rows_of(*argv: str) -> dict[str, list[str]]:
 
 def test_the_deliveries_of_groups(record_property: Callable[[str, object], None]) -> None:
     rows = rows_of(
-        *("tests.benchmarks.groups", "--seconds", "0.3", "--rounds", "1"),
+        *("tests.benchmarks.groups", "--seconds", "1", "--rounds", "1"),
         *("--members", "50", "--sizes", "32"),
     )
     assert [name.split(",")[0] for name in rows] == [
@@ -50,12 +48,3 @@ def test_the_deliveries_of_groups(record_property: Callable[[str, object], None]
     for name, (figure,) in rows.items():
         assert float(figure.replace(",", "")) > 0
         record_property(f"deliveries per second, {name}", figure)
-
-
-def test_one_and_two_processes(record_property: Callable[[str, object], None]) -> None:
-    rows = rows_of("tests.benchmarks.processes", "--seconds", "0.3", "--rounds", "1")
-    assert len(rows) == 3
-    for name, cells in rows.items():
-        assert len(cells) >= 2
-        assert all(_FIGURE.match(cell) for cell in cells)
-        record_property(name, ", ".join(cells))
