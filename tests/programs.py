@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -23,6 +24,9 @@ from .support import HANG, wait_until
 __all__ = ["Program", "find_program", "free_port", "is_listening", "python_path", "running"]
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Below it are ports of well-known services.
+_FIRST_PORT = 10_000
 
 # Where servers are that are not for users.
 _MORE_PLACES = ("/usr/sbin", "/usr/local/sbin", "/sbin")
@@ -41,12 +45,22 @@ def find_program(name: str) -> str:
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that was free a moment ago.
 
-    For programs only that cannot be told to take any port and say which.
+    For programs only that cannot be told to take any port and say which. It is
+    none of those that the system gives to whoever asks for any: tests that run
+    beside this one do so all the time.
     """
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-    return port
+    while True:
+        port = secrets.randbelow(_first_ephemeral() - _FIRST_PORT) + _FIRST_PORT
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+
+
+def _first_ephemeral() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        return 32_768
 
 
 def is_listening(port: int, host: str = "127.0.0.1") -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -63,3 +64,19 @@ def _is_gone(pid: int) -> bool:
 def test_what_is_not_there_skips() -> None:
     with pytest.raises(pytest.skip.Exception, match="no-such-program is not installed"):
         find_program("no-such-program")
+
+
+def test_free_ports_are_none_that_others_are_given() -> None:
+    ports = [free_port() for _ in range(50)]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        assert max(ports) < sock.getsockname()[1]
+    assert min(ports) >= 10_000
+
+
+def test_a_port_that_is_taken_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        drawn = iter([port - 10_000, port - 10_000, 5])
+        monkeypatch.setattr("tests.programs.secrets.randbelow", lambda most: next(drawn))
+        assert free_port() == 10_005

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import syncws
+from tests.programs import free_port
 from tests.reconnecting import Backend
 from tests.support import HANG, Interpreter, Task, interpreter
 
@@ -124,11 +125,6 @@ class Sender(syncws.Service):
         assert self._messages is not None
         assert sorted(self.acknowledged) == list(range(self._messages))
         assert self.pending == {}
-
-
-def free_port() -> int:
-    with Backend(listening=False) as backend:
-        return backend.port
 
 
 def started(stack: contextlib.ExitStack, port: int, log: Path) -> Interpreter:
