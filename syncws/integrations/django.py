@@ -34,7 +34,7 @@ except ImportError as exc:
 
 from ..callbacks import ServiceSpec
 from ..config import ServiceConfig
-from ..server.functions import FunctionService, Threads, WebSocket, check_function, name_of
+from ..server.functions import FunctionCall, Threads, WebSocket, check_function, name_of
 from ..server.upgrade import HeadersArgument
 from ..service import Service
 from .environ import NO_TEST_CLIENT, is_test_client, keepsake, may_say_upgrade
@@ -169,16 +169,8 @@ def database() -> Iterator[None]:
         close_old_connections()
 
 
-class _Call(FunctionService):
+class _Call(FunctionCall):
     """One call of a function."""
-
-    def __init__(
-        self, function: Callable[..., Any], config: ServiceConfig, threads: Threads
-    ) -> None:
-        # Who makes this has checked the function.
-        self.function = function
-        self.config = config
-        self.threads = threads
 
     def call(self, ws: WebSocket) -> None:
         try:

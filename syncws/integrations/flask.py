@@ -36,7 +36,7 @@ from ..callbacks import ServiceSpec
 from ..config import ServiceConfig
 from ..protocol.http import Request
 from ..server.caller import Caller
-from ..server.functions import FunctionService, Threads, WebSocket, check_function, name_of
+from ..server.functions import FunctionCall, Threads, WebSocket, check_function, name_of
 from ..server.upgrade import HeadersArgument, Upgrade, check_resource
 from ..service import Service
 from .environ import NO_TEST_CLIENT, is_test_client, keepsake, may_say_upgrade
@@ -326,7 +326,7 @@ class WebSockets:
 
     def _call_of(
         self, function: Callable[..., Any], config: ServiceConfig, values: dict[str, Any]
-    ) -> FunctionService:
+    ) -> FunctionCall:
         check_function(function, *values)
         return _Call(function, config, self._threads)
 
@@ -370,16 +370,8 @@ class _Context:
             yield
 
 
-class _Call(FunctionService):
+class _Call(FunctionCall):
     """One call of a function, in the context of its request."""
-
-    def __init__(
-        self, function: Callable[..., Any], config: ServiceConfig, threads: Threads
-    ) -> None:
-        # Who makes this has checked the function.
-        self.function = function
-        self.config = config
-        self.threads = threads
 
     def call(self, ws: WebSocket) -> None:
         with ws.attributes[_KEY]():

@@ -30,6 +30,7 @@ from ..service import Service
 from .caller import Caller
 
 __all__ = [
+    "FunctionCall",
     "FunctionInbox",
     "FunctionService",
     "Threads",
@@ -174,6 +175,23 @@ class FunctionService(Service):
     def refusal(self) -> Refusal | None:
         """Return why nobody can be let in now, if that is so."""
         return _FULL if self.threads.full else None
+
+
+class FunctionCall(FunctionService):
+    """One call of a function that has been checked already: for one connection.
+
+    Args:
+        function: The function.
+        config: The settings of the connection.
+        threads: How many may run at once.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], config: ServiceConfig, threads: Threads
+    ) -> None:
+        self.function = function
+        self.config = config
+        self.threads = threads
 
 
 class FunctionInbox(Mailbox):
