@@ -115,6 +115,13 @@ class Program:
 
         wait_until(holds)
 
+    def wait_to_say(self, text: str) -> None:
+        """Wait until it has printed `text`: its log may come after its answer."""
+        try:
+            self.wait_for(lambda: text in self.output)
+        except AssertionError:
+            pytest.fail(f"{self._argv[0]} has not said {text!r}, but:\n{self.output}")
+
     def signal(self, number: int) -> None:
         """Send a signal to the program itself."""
         self.process.send_signal(number)

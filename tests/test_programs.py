@@ -14,8 +14,8 @@ from .support import wait_until
 
 SERVER = """
 import socket, sys
+print("starting")
 sock = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-print("listening")
 while True:
     sock.accept()[0].close()
 """
@@ -29,7 +29,7 @@ def test_a_program_runs_until_the_block_ends(tmp_path: Path) -> None:
         ready=lambda: is_listening(port),
         env=python_path(),
     ) as program:
-        assert program.output == "listening\n"
+        assert program.output == "starting\n"
     assert program.process.returncode == -signal.SIGKILL
     assert not is_listening(port)
 
@@ -44,6 +44,27 @@ def test_one_that_does_not_come_up_says_why(tmp_path: Path) -> None:
         ),
     ):
         pass
+
+
+def test_what_it_says_may_come_late(tmp_path: Path) -> None:
+    """Not before the test goes on to wait for it."""
+    script = (
+        "import os, sys, threading; from pathlib import Path\n"
+        "while not Path('waiting').exists(): os.sched_yield()\n"
+        "print('late', flush=True); threading.Event().wait()"
+    )
+    with running([sys.executable, "-c", script], log=tmp_path / "log", cwd=tmp_path) as program:
+        assert program.output == ""
+        (tmp_path / "waiting").touch()
+        program.wait_to_say("late")
+
+
+def test_one_that_ends_without_saying_it_says_what_it_said(tmp_path: Path) -> None:
+    with (
+        running([sys.executable, "-c", "print('oh no')"], log=tmp_path / "log") as program,
+        pytest.raises(pytest.fail.Exception, match=r"ended with 0:\noh no"),
+    ):
+        program.wait_to_say("late")
 
 
 def test_its_children_end_with_it(tmp_path: Path) -> None:

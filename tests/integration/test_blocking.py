@@ -31,6 +31,8 @@ class EngineOfThree:
     def __init__(self, **options: Any) -> None:
         self.engine = syncws.Engine(workers=1, max_workers=MOST, name="small", **options)
         self.inside: queue.Queue[None] = queue.Queue()
+        # What gives up after a while does not begin before it was seen to block.
+        self.seen = threading.Event()
 
     def wait_until_all_are_in(self) -> None:
         for _ in range(MOST):
@@ -76,6 +78,7 @@ def block_all(stack: ExitStack, listener: syncws.Listener, small: EngineOfThree)
     for peer in peers[:MOST]:
         peer.send(TEXT, b"block")
     small.wait_until_all_are_in()
+    small.seen.set()
     peers[-1].send(TEXT, b"hello")
     return peers
 
@@ -83,6 +86,7 @@ def block_all(stack: ExitStack, listener: syncws.Listener, small: EngineOfThree)
 def test_all_workers_blocked_in_send(small: EngineOfThree) -> None:
     class Sends(Blocking):
         def block(self, caller: syncws.Caller) -> Any:
+            assert small.seen.wait(HANG)
             while True:
                 caller.send_binary(bytes(1_000_000))
 
@@ -99,6 +103,7 @@ def test_all_workers_blocked_in_close(small: EngineOfThree) -> None:
 
     class Closes(Blocking):
         def block(self, caller: syncws.Caller) -> Any:
+            assert small.seen.wait(HANG)
             caller.close(timeout=0.3)
             return caller.is_open
 
@@ -114,6 +119,7 @@ def test_all_workers_blocked_in_receive(small: EngineOfThree) -> None:
 
     class Asks(Blocking):
         def block(self, caller: syncws.Caller) -> Any:
+            assert small.seen.wait(HANG)
             url = f"ws://127.0.0.1:{listener.port}/"
             with syncws.Client(url, engine=small.engine, compression=False) as client:
                 client.send_text("hello")

@@ -264,5 +264,5 @@ def test_a_server_that_keeps_its_connections_is_told_of(tmp_path: Path) -> None:
         server = Server(program, port)
         assert server.refused("/echo").status == 500
         assert server.get("/echo").text == "a page"
-        assert "waitress does not let an application have a connection" in program.output
-        assert "Serve the WebSockets with a syncws.Listener" in program.output
+        program.wait_to_say("waitress does not let an application have a connection")
+        program.wait_to_say("Serve the WebSockets with a syncws.Listener")

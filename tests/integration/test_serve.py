@@ -54,7 +54,7 @@ def test_as_many_processes_serve_as_are_wanted(tmp_path: Path, count: int) -> No
     with served(tmp_path, "--processes", str(count)) as it:
         pids = it.pids(count)
         assert it.program.process.pid not in pids
-        assert f"pid {it.program.process.pid}\n" in it.program.output
+        it.program.wait_to_say(f"pid {it.program.process.pid}\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -266,7 +266,7 @@ def test_a_process_whose_listener_stops_itself_is_replaced(tmp_path: Path) -> No
             client.send_text("stop")
             client.receive(timeout=HANG)
         assert it.ask()[0] != pid
-        assert "the listener was stopped in its own process" in it.program.output
+        it.program.wait_to_say("the listener was stopped in its own process")
         it.program.signal(signal.SIGTERM)
         assert it.program.wait() == 0
 
@@ -314,7 +314,7 @@ def test_broken_code_leaves_the_old_processes_alone(tmp_path: Path, broken: str)
         clients = it.meet(2)
         it.write(VERSION=f"{broken}\nVERSION")
         it.reload()
-        assert "the new code does not start" in it.program.output
+        it.program.wait_to_say("the new code does not start")
         for client in clients.values():
             echoed(client, "still here")
         assert it.pids(2) == clients.keys()
@@ -381,7 +381,7 @@ def test_reloads_lose_no_client(tmp_path: Path, options: tuple[str, ...]) -> Non
 def test_a_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with served(tmp_path, "--processes", "2", "--bind", f"unix:{path}") as it:
-        assert f"Listening on unix:{path} with 2 processes" in it.program.output
+        it.program.wait_to_say(f"Listening on unix:{path} with 2 processes")
         for _ in range(2):
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(HANG)

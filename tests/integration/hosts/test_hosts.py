@@ -116,7 +116,7 @@ def test_a_page_of_another_origin_is_refused(server: Server, path: str) -> None:
     with pytest.raises(syncws.HandshakeRejected, match="403") as caught:
         server.client(path, headers={"Origin": "http://elsewhere.example"})
     assert b"allowed_origins" in caught.value.body
-    assert "refused /" in server.program.output
+    server.program.wait_to_say("refused /")
 
 
 def test_what_is_no_handshake(server: Server) -> None:
@@ -249,7 +249,7 @@ def test_greenlets_in_the_place_of_threads(
     with serving(name, tmp_path_factory.mktemp("host")) as server:
         with pytest.raises(syncws.HandshakeRejected, match="500"):
             server.client()
-        assert "--worker-class gthread" in server.program.output
+        server.program.wait_to_say("--worker-class gthread")
         assert server.get("/plain").text == "hello /plain"
 
 
@@ -257,8 +257,8 @@ def test_waitress_has_nothing_to_give(tmp_path_factory: pytest.TempPathFactory) 
     with serving("waitress", tmp_path_factory.mktemp("host")) as server:
         with pytest.raises(syncws.HandshakeRejected, match="500"):
             server.client()
-        assert "waitress does not let an application have a connection" in server.program.output
-        assert "syncws.Listener" in server.program.output
+        server.program.wait_to_say("waitress does not let an application have a connection")
+        server.program.wait_to_say("syncws.Listener")
 
 
 def test_mod_wsgi_has_nothing_to_give(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -266,15 +266,15 @@ def test_mod_wsgi_has_nothing_to_give(tmp_path_factory: pytest.TempPathFactory) 
         assert server.get("/plain").text == "hello /plain"
         with pytest.raises(syncws.HandshakeRejected, match="500"):
             server.client()
-        assert "mod_wsgi does not let an application have a connection" in server.program.output
-        assert "syncws.Listener" in server.program.output
+        server.program.wait_to_say("mod_wsgi does not let an application have a connection")
+        server.program.wait_to_say("syncws.Listener")
 
 
 def test_uwsgi_without_threads(tmp_path_factory: pytest.TempPathFactory) -> None:
     with serving("uwsgi --lazy", tmp_path_factory.mktemp("host")) as server:
         with pytest.raises(syncws.ConnectError):  # uWSGI answers an exception with nothing
             server.client()
-        assert "--enable-threads" in server.program.output
+        server.program.wait_to_say("--enable-threads")
 
 
 def test_tls_without_threads(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -282,4 +282,4 @@ def test_tls_without_threads(tmp_path_factory: pytest.TempPathFactory) -> None:
     with serving("gunicorn tls", tmp_path_factory.mktemp("host")) as server:
         with pytest.raises(syncws.HandshakeRejected, match="500"):
             server.client()
-        assert "gunicorn --threads" in server.program.output
+        server.program.wait_to_say("gunicorn --threads")
