@@ -16,8 +16,8 @@ from ..config import Compression
 from ..errors import HandshakeError, HandshakeRejected
 from .basic import basic_authorization
 from .deflate import DeflateParams, agree, offer
-from .headers import Headers, check_header, normalize_extra_headers
-from .http import RESERVED, VERSION, has_token, headers_of
+from .headers import Headers, normalize_extra_headers
+from .http import RESERVED, VERSION, has_token, headers_of, send_request
 from .uri import WebSocketURI
 
 __all__ = ["Agreement", "ClientHandshake", "Response"]
@@ -120,17 +120,7 @@ class ClientHandshake:
         if "user-agent" not in given:
             fields.append(("User-Agent", "syncws"))
         fields.extend(extra)
-        for name, value in fields:
-            check_header(name, value)
-        request = h11.Request(
-            method="GET",
-            target=uri.target,
-            headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in fields],
-        )
-        sent = self._parser.send(request)
-        self._parser.send(h11.EndOfMessage())
-        assert sent is not None
-        return sent
+        return send_request(self._parser, "GET", uri.target, fields)
 
     def request_bytes(self) -> bytes:
         """Return the request; the same bytes at each call."""

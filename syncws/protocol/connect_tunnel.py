@@ -12,8 +12,7 @@ import h11
 
 from ..errors import ProxyAuthenticationError, ProxyError, printable
 from .basic import basic_authorization
-from .headers import check_header
-from .http import headers_of
+from .http import headers_of, send_request
 from .uri import ProxyURI, authority_of
 
 __all__ = ["PROXY_RESERVED", "ConnectTunnel"]
@@ -72,17 +71,7 @@ class ConnectTunnel:
             fields.append(("Proxy-Authorization", value))
         fields.extend(headers)
         self._authenticated = any(name.lower() == "proxy-authorization" for name, _ in fields)
-        for name, value in fields:
-            check_header(name, value)
-        request = h11.Request(
-            method="CONNECT",
-            target=target,
-            headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in fields],
-        )
-        sent = self._parser.send(request)
-        self._parser.send(h11.EndOfMessage())
-        assert sent is not None
-        return sent
+        return send_request(self._parser, "CONNECT", target, fields)
 
     def request_bytes(self) -> bytes:
         """Return the request; the same bytes at each call."""

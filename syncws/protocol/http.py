@@ -1,4 +1,4 @@
-"""HTTP heads, as far as a handshake needs them: bytes in, a request out.
+"""HTTP heads, as far as a handshake needs them: bytes to a request, and a request to bytes.
 
 h11 parses; what two parsers on the way could read differently is refused first.
 """
@@ -6,7 +6,7 @@ h11 parses; what two parsers on the way could read differently is refused first.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 import h11
 
 from .cookies import parse_cookies
-from .headers import Headers
+from .headers import Headers, check_header
 
 __all__ = [
     "AUTHORITY",
@@ -28,6 +28,7 @@ __all__ = [
     "headers_of",
     "list_of",
     "parse_request",
+    "send_request",
     "target_for_log",
 ]
 
@@ -313,6 +314,27 @@ def parse_request(
 def target_for_log(request: Request) -> str:
     """Return what the log has of a request's target, which may be as long as the head."""
     return request.target[:_LOGGED]
+
+
+def send_request(
+    parser: h11.Connection, method: str, target: str, fields: Sequence[tuple[str, str]]
+) -> bytes:
+    """Return the bytes of a client's request without a body; every field is checked first.
+
+    Raises:
+        ValueError: A header cannot be sent as it is.
+    """
+    for name, value in fields:
+        check_header(name, value)
+    request = h11.Request(
+        method=method,
+        target=target,
+        headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in fields],
+    )
+    sent = parser.send(request)
+    parser.send(h11.EndOfMessage())
+    assert sent is not None
+    return sent
 
 
 def headers_of(event: h11.Request | h11.InformationalResponse | h11.Response) -> Headers:
