@@ -460,14 +460,17 @@ def test_others_are_unaffected_by_a_peer_that_does_not_read() -> None:
 # -- Receiving ---------------------------------------------------------------
 
 
-def push(peer: RawPeer, data: bytes, stop: threading.Event, beats: queue.Queue[None]) -> int:
-    """Send copies of `data` until told to stop; return how many went out whole."""
+def push(
+    peer: RawPeer, data: bytes, stop: threading.Event, beats: queue.Queue[None], last: bytes = b""
+) -> int:
+    """Send copies of `data` until told to stop, then `last`; return how many went out whole."""
     peer.sock.setblocking(True)
     sent = 0
     while not stop.is_set():
         peer.send_bytes(data)
         sent += 1
         beats.put(None)
+    peer.send_bytes(last)
     return sent
 
 
@@ -507,16 +510,16 @@ def test_reading_pauses_for_a_blocking_client_that_does_not_receive() -> None:
         compression=False, ping_interval=None, receive_queue_size=4, receive_queue_bytes=80_000
     ) as (client, peer):
         peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
-        pushing = Task(push, peer, frame(BINARY, bytes(20_000), masked=False), stop, beats)
+        data = frame(BINARY, bytes(20_000), masked=False)
+        last = frame(TEXT, b"the last", masked=False)
+        pushing = Task(push, peer, data, stop, beats, last)
         with pytest.raises(queue.Empty):
             while True:
                 beats.get(timeout=0.1)
         assert pushing.is_alive()
         stop.set()
-        messages = 0
-        while pushing.is_alive() or messages < pushing.result():
-            assert client.receive_binary(timeout=HANG) == bytes(20_000)
-            messages += 1
+        messages = list(iter(lambda: client.receive(timeout=HANG), "the last"))
+        assert messages == [bytes(20_000)] * pushing.result()
         peer.round_trip()
 
 
