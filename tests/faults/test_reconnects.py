@@ -17,6 +17,14 @@ from tests.support import HANG, ServerRecorder, client_tls, listening, server_tl
 CONFIG = syncws.ServiceConfig(compression=False)
 
 
+def replaced(service: ServerRecorder, caller: syncws.Caller) -> syncws.Caller:
+    """Return the connection that the server has instead of this one, told in either order."""
+    lost, opened = sorted((service.next(), service.next()), key=lambda call: call.name)
+    assert lost == ("on_close", caller, (1006, ""))
+    assert opened.name == "on_open"
+    return opened.endpoint
+
+
 class Pair:
     """A client that connects again, and what the server has seen of all its connections."""
 
@@ -24,16 +32,11 @@ class Pair:
         self.proxy = proxy
         self.service = service
         self.client = client
-        self.caller: Any = None
-        self.opened()
+        self.caller = service.expect("on_open")
 
-    def opened(self) -> None:
-        """The server has a connection of this client."""
-        self.caller = self.service.expect("on_open")
-
-    def lost(self) -> None:
-        """And has it no more."""
-        self.service.expect("on_close", 1006, "")
+    def replaced(self) -> None:
+        """The server has a new connection of this client, and the old one no more."""
+        self.caller = replaced(self.service, self.caller)
 
 
 @contextlib.contextmanager
@@ -80,8 +83,7 @@ def test_a_client_with_callbacks_comes_back(
         attempt = seen.reconnected()
         assert isinstance(attempt.error, syncws.ConnectionClosed)
         assert attempt.error.received is None
-        pair.lost()
-        pair.opened()
+        pair.replaced()
         pair.client.send_text("again")
         pair.service.expect("on_text", "again")
         pair.caller.send_text("welcome")
@@ -100,8 +102,7 @@ def test_a_blocking_client_comes_back(kind: str, direction: str) -> None:
         pair.proxy.arm(Fault(kind, direction, 4))
         send(PLACES["amid a payload"], pair.client if direction == UP else pair.caller)
         pair.proxy.reached()
-        pair.lost()
-        pair.opened()
+        pair.replaced()
         pair.caller.send_text("second")
         assert pair.client.receive(timeout=HANG) == "second"
         pair.client.send_text("third")
@@ -191,8 +192,7 @@ def test_a_failover_client_goes_on_to_the_next(kind: str, direction: str) -> Non
         urls = [(seen.attempt("waiting").url, seen.attempt("connecting").url) for _ in range(2)]
         assert urls == [(two.url,) * 2, (one.url,) * 2]
         assert seen.attempt("connected").url == one.url
-        service.expect("on_close", 1006, "")
-        caller = service.expect("on_open")
+        replaced(service, caller)
         client.send_text("again")
         service.expect("on_text", "again")
         client.close()
