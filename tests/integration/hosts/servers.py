@@ -119,6 +119,16 @@ class Server:
         """Wait until it has so many WebSockets."""
         wait_until(lambda: self.state().open == number)
 
+    def wait_until_idle(self) -> None:
+        """Wait until the main thread of the process has done with every request so far.
+
+        For servers that log a request when it has ended, and take one at a time.
+        """
+        pid = self.state().pid
+        self.program.wait_to_say("GET /state")
+        stat = Path(f"/proc/{pid}/stat")
+        wait_until(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "S")
+
     def check_output(self) -> None:
         """Assert that there is nothing in its log that should not be there."""
         bad = [line for line in self.program.output.splitlines() if any(b in line for b in _BAD)]
