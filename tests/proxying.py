@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from .programs import Program, find_program, free_port, is_listening, running
-from .support import RawPeer, authority
+from .support import HANG, RawPeer, authority
 
 __all__ = [
     "PASSWORD",
@@ -20,6 +20,7 @@ __all__ = [
     "SECRET_NAME",
     "TUNNEL",
     "USER",
+    "Patience",
     "RunningProxy",
     "dante",
     "no_proxies",
@@ -86,6 +87,16 @@ client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}
 socks block {{ from: 0.0.0.0/0 to: 0.0.0.0/0 port = {forbidden} }}
 socks pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}
 """
+
+
+class Patience:
+    """How long each wait of a client's may take; there is no other deadline then."""
+
+    seconds: float = HANG
+
+    def remaining(self) -> float:
+        """As `Deadline` has it."""
+        return self.seconds
 
 
 class RunningProxy(NamedTuple):

@@ -62,8 +62,10 @@ class Backend:
     """A port that refuses or listens as the test wants, and is never anybody else's."""
 
     def __init__(self, *, listening: bool = True) -> None:
-        self._sock = self._bound(0)
-        self.port: int = self._sock.getsockname()[1]
+        # Never listens, so that it keeps the port while the other is replaced.
+        self._keeper = self._bound(0)
+        self.port: int = self._keeper.getsockname()[1]
+        self._sock = self._bound(self.port)
         self.url = f"ws://127.0.0.1:{self.port}/"
         if listening:
             self.listen()
@@ -105,6 +107,7 @@ class Backend:
 
     def __exit__(self, *exc: object) -> None:
         self._sock.close()
+        self._keeper.close()
 
 
 @contextlib.contextmanager

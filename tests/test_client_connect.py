@@ -17,13 +17,20 @@ import trustme
 import syncws
 from syncws.client import connect as module
 from syncws.timing import Deadline
-from tests.proxying import no_proxies
+from tests.proxying import Patience, no_proxies
 from tests.support import HANG, TEXT, RawPeer, RawServer, Task, client_tls, server_tls
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     no_proxies(monkeypatch)
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
+    made = Patience()
+    monkeypatch.setattr(module, "Deadline", lambda timeout: made)
+    return made
 
 
 @pytest.fixture
@@ -283,8 +290,9 @@ def refused_with(server: RawServer, serve: Callable[[RawPeer], None], **options:
     return error
 
 
-def test_the_server_never_answers(server: RawServer) -> None:
-    error = refused_with(server, lambda peer: None, handshake_timeout=0.1)
+def test_the_server_never_answers(server: RawServer, patience: Patience) -> None:
+    patience.seconds = 0.05
+    error = refused_with(server, lambda peer: None)
     assert isinstance(error, syncws.ConnectTimeout)
     assert "the opening handshake with 127.0.0.1" in str(error)
 
@@ -321,9 +329,19 @@ def test_a_server_that_always_has_more_to_say_has_no_more_time() -> None:
     assert now == 101.0
 
 
-def test_the_server_answers_a_byte_at_a_time(server: RawServer) -> None:
+def test_the_server_answers_a_byte_at_a_time(
+    server: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[float] = []  # when the time begins to run: the client may be slow to come
+
+    def clock() -> float:
+        return time.monotonic() - began[0] if began else 0.0
+
+    monkeypatch.setattr(module, "Deadline", lambda timeout: Deadline(timeout, clock))
+
     def serve(peer: RawPeer) -> None:
         peer.read_head()
+        began.append(time.monotonic())
         assert peer.drip(b"HTTP/1.1 101 Switching Protocols\r\n" + b"X: y\r\n" * 1000, 0.005)
 
     assert isinstance(refused_with(server, serve, handshake_timeout=0.1), syncws.ConnectTimeout)
@@ -469,9 +487,10 @@ def test_a_server_without_tls(server: RawServer) -> None:
     assert isinstance(error.__cause__, ssl.SSLError)
 
 
-def test_a_server_that_is_silent_in_tls(server: RawServer) -> None:
+def test_a_server_that_is_silent_in_tls(server: RawServer, patience: Patience) -> None:
+    patience.seconds = 0.05
     began = time.monotonic()
-    opening = Task(syncws.Client, f"wss://localhost:{server.port}/", handshake_timeout=0.2)
+    opening = Task(syncws.Client, f"wss://localhost:{server.port}/")
     with server.accept():
         error = opening.error()
     assert isinstance(error, syncws.ConnectTimeout)
@@ -479,13 +498,18 @@ def test_a_server_that_is_silent_in_tls(server: RawServer) -> None:
     assert time.monotonic() - began < HANG / 4
 
 
-def test_a_server_that_is_silent_behind_tls(server: RawServer) -> None:
-    opening = Task(
-        syncws.Client,
-        f"wss://localhost:{server.port}/",
-        ssl=client_tls(),
-        handshake_timeout=0.3,
-    )
+def test_a_server_that_is_silent_behind_tls(
+    server: RawServer, patience: Patience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secure = module.secure
+
+    def secured(*args: Any) -> Any:
+        transport = secure(*args)
+        patience.seconds = 0.05
+        return transport
+
+    monkeypatch.setattr(module, "secure", secured)
+    opening = Task(syncws.Client, f"wss://localhost:{server.port}/", ssl=client_tls())
     with server.accept() as peer:
         peer.sock = server_tls().wrap_socket(peer.sock, server_side=True)
         error = opening.error()

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+import traceback
 from typing import Any
 
 import pytest
 
 from syncws.engine.lookout import Lookout, Watched, describe, describe_call
-from tests.support import HANG, Gate, Task, broken_log
+from tests.support import HANG, Gate, Task, broken_log, wait_until
 
 
 class Work:
@@ -40,6 +42,12 @@ def report(lookout: Lookout) -> None:
     assert not lookout.reporter.is_alive()
 
 
+def stands(thread: threading.Thread) -> str:
+    """Return where a thread is now, in lines of source."""
+    assert thread.ident is not None
+    return "".join(traceback.format_stack(sys._current_frames()[thread.ident]))
+
+
 def test_a_call_that_does_not_return_is_warned_of_once(
     lookout: Lookout, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -64,6 +72,7 @@ def test_the_warning_shows_where_it_stands_from_the_users_first_line_on(
     with Gate() as gate:
         task = Task(gate.block)
         gate.reached()
+        wait_until(lambda: "self._opened.wait" in stands(task))
         stuck = worker(Work())
         stuck.thread = task
         lookout.look([stuck], 100.0)

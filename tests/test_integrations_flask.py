@@ -589,7 +589,9 @@ def test_a_stop_ends_functions_and_services(site: Site) -> None:
             assert caught.value.received is not None
             assert caught.value.received.code == 1001
             client.close()
-        assert [t for t in threading.enumerate() if t.name.startswith("syncws-function")] == []
+        wait_until(
+            lambda: not any(t.name.startswith("syncws-function") for t in threading.enumerate())
+        )
 
 
 def test_a_client_that_resets_ends_its_function(site: Site) -> None:

@@ -19,7 +19,7 @@ from syncws.protocol.exchange import Exchange, ResponseError
 from syncws.protocol.http import parse_request
 from syncws.server.channel import MOVES, Channel, ClientGone, Phase
 from syncws.server.http import RequestHandler
-from tests.support import HANG, QUIET, Task
+from tests.support import HANG, QUIET, Task, wait_until
 from tests.test_server_opening import FakeLoop, FakeTransport
 
 # What fits into the buffers; see `syncws.server.channel`.
@@ -195,6 +195,11 @@ def respond(channel: Channel, *parts: bytes, headers: Any = ()) -> None:
 def read(channel: Channel, size: int = 1_000_000) -> bytes:
     buffer = bytearray(size)
     return bytes(buffer[: channel.read(memoryview(buffer))])
+
+
+def waits(channel: Channel) -> bool:
+    """Whether the application's thread does, in one of the channel's methods."""
+    return bool(channel._changed._waiters)  # type: ignore[attr-defined]
 
 
 def read_all(channel: Channel) -> bytes:
@@ -478,6 +483,7 @@ def test_the_application_waits_for_the_client_to_read() -> None:
     for _ in range(4):
         channel.send(b"x" * BODY)  # with the head it is more than fits
     sending = Task(channel.send, b"y" * 300_000)
+    wait_until(lambda: waits(channel))
     scene.transport.capacity = scene.channel._out.size - OUT // 4 - 1
     scene.handler.on_ready(WRITE)
     sending.join(QUIET)
@@ -600,8 +606,7 @@ def test_a_client_that_goes_wakes_who_writes() -> None:
     channel = scene.begin()
     channel.respond("200 OK", [])
     sending = Task(channel.send, b"x" * 1_000_000)
-    while scene.channel._out.size <= OUT:
-        scene.loop.called.get(timeout=HANG)
+    wait_until(lambda: waits(channel))
     scene.loop.turn()
     scene.feed(OSError("reset"))
     assert isinstance(sending.error(), ClientGone)

@@ -448,10 +448,10 @@ def test_hostile_paths_cost_no_more_than_others() -> None:
     assert routing._find(root, segments, 0, []) is None
     assert CountingStr.looks <= nodes
     # What comes behind is not looked at, and no expression goes back and forth.
-    began = time.perf_counter()
+    began = time.thread_time()  # what it costs, not what others cost meanwhile
     for raw in ("/1" * 8000, "/" + "1" * 16_000, "/" + "1." * 8000, "/" * 16_000):
         assert router.match(raw) is None
-    assert time.perf_counter() - began < 1.0
+    assert time.thread_time() - began < 1.0
 
 
 # -- Resources -------------------------------------------------------
