@@ -163,6 +163,7 @@ def test_a_lock_held_by_another_callback(small: EngineOfThree) -> None:
 
         def block(self, caller: syncws.Caller) -> Any:
             with self.lock:
+                assert small.seen.wait(HANG)
                 for _ in range(100):
                     caller.send_binary(bytes(1_000_000))
 
