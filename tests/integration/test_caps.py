@@ -26,6 +26,7 @@ from tests.support import (
     Task,
     frame,
     listening,
+    pass_time,
     wait_until,
 )
 
@@ -96,7 +97,7 @@ def test_an_http_connection_counts_while_it_is_kept_alive() -> None:
 
 @pytest.mark.parametrize("how", ["refused", "cut", "timeout", "resource"])
 def test_whoever_leaves_makes_room(how: str) -> None:
-    with listening(Recorder(), max_connections=1, handshake_timeout=0.2) as listener:
+    with listening(Recorder(), max_connections=1, handshake_timeout=10.0) as listener:
 
         @listener.upgrade("/no")
         def upgrader(http: syncws.Upgrade, request: syncws.Request) -> None:
@@ -112,6 +113,7 @@ def test_whoever_leaves_makes_room(how: str) -> None:
                     peer.send_bytes(peer.request("/no"))
                     assert peer.read_head().startswith(b"HTTP/1.1 403")
                 elif how == "timeout":
+                    pass_time(listener, 10.0)
                     assert peer.sock.recv(1) == b""
             wait_until(lambda: not inside(listener))
         RawPeer.connect(listener).abort()
