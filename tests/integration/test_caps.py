@@ -204,6 +204,11 @@ def held(listener: syncws.Listener) -> int:
     return sum(connection._decoder.held for connection in connections)
 
 
+def waiting(listener: syncws.Listener) -> int:
+    """Return how much there is of whole messages that wait for a callback."""
+    return sum(one.held()[0] for one in list(listener._reception._connections))
+
+
 class Gated(Recorder):
     """Its callbacks wait until they may go on."""
 
@@ -346,10 +351,17 @@ def test_over_the_limit_nobody_is_let_in() -> None:
     with Gate() as gate, listening(service, engine=engine, max_buffered_bytes=200_000) as listener:
         with ExitStack() as stack:
             peers = [stack.enter_context(RawPeer.connect(listener)) for _ in range(5)]
-            for peer in peers:
-                peer.send(BINARY, bytes(100_000))
             budget = listener._reception._budget
             assert budget is not None
+            # Whoever is over the limit with a part of a message is ended: the large ones
+            # are whole before small ones, which come in one piece, lead over it.
+            peers[0].send(BINARY, b"x")
+            assert service.begun.wait(HANG)
+            for number, peer in enumerate(peers[1:3], 1):
+                peer.send(BINARY, bytes(95_000))
+                wait_until(lambda number=number: waiting(listener) >= number * 95_000)
+            for peer in peers[3:]:
+                peer.send_bytes(frame(BINARY, bytes(20_000)))
             wait_until(lambda: budget.full)
             refused(listener).abort()
             service.may.set()
