@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -21,7 +22,15 @@ import pytest
 
 from .support import HANG, wait_until
 
-__all__ = ["Program", "find_program", "free_port", "is_listening", "python_path", "running"]
+__all__ = [
+    "Program",
+    "catches",
+    "find_program",
+    "free_port",
+    "is_listening",
+    "python_path",
+    "running",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,6 +77,14 @@ def is_listening(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as sock:
         sock.settimeout(1.0)
         return sock.connect_ex((host, port)) == 0
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal, and does not hold it back."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    masks = dict(re.findall(r"^(Sig\w+):\s*([0-9a-f]+)$", status, re.MULTILINE))
+    bit = 1 << number - 1
+    return bool(int(masks["SigCgt"], 16) & bit) and not int(masks["SigBlk"], 16) & bit
 
 
 def python_path() -> dict[str, str]:

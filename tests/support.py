@@ -52,6 +52,7 @@ __all__ = [
     "interpreter",
     "listening",
     "open_pair",
+    "pass_time",
     "server_tls",
     "wait_until",
 ]
@@ -238,6 +239,15 @@ def listening(
         listener.attach(path, service)
     with listener:
         yield listener
+
+
+def pass_time(listener: syncws.Listener, seconds: float) -> None:
+    """Have so much time gone by for a listener's engine, however long the test takes itself."""
+    loop = listener._loop
+    assert loop is not None
+    clock = loop.clock
+    loop.clock = lambda: clock() + seconds
+    loop.call_soon(lambda: None)  # it sleeps by the time before
 
 
 # -- Raw peers ---------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import syncws
-from tests.programs import Program, find_program, free_port, is_listening, running
+from tests.programs import Program, catches, find_program, free_port, is_listening, running
 from tests.support import HANG, RawPeer, authority, client_tls, listening, server_tls
 
 __all__ = ["KINDS", "PAGE", "Front", "blocks", "front", "haproxy", "nginx", "serving"]
@@ -164,16 +164,8 @@ def haproxy(
     argv = [find_program("haproxy"), "-W", "-db", "-f", str(config)]
     with running(argv, log=path / "haproxy.log", ready=lambda: is_listening(port)) as program:
         # The master listens, and says so, before it looks after signals.
-        program.wait_for(lambda: _catches(program.process.pid, signal.SIGUSR2))
+        program.wait_for(lambda: catches(program.process.pid, signal.SIGUSR2))
         yield Front(port, program)
-
-
-def _catches(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler for a signal, and does not hold it back."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    masks = dict(re.findall(r"^(Sig\w+):\s*([0-9a-f]+)$", status, re.MULTILINE))
-    bit = 1 << number - 1
-    return bool(int(masks["SigCgt"], 16) & bit) and not int(masks["SigBlk"], 16) & bit
 
 
 #: nginx, and haproxy for HTTP, for TCP with PROXY headers of both versions,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import syncws
+from syncws.engine.lookout import Lookout
 from tests.support import (
     HANG,
     TEXT,
@@ -163,6 +164,7 @@ def test_a_lock_held_by_another_callback(small: EngineOfThree) -> None:
 
         def block(self, caller: syncws.Caller) -> Any:
             with self.lock:
+                assert small.seen.wait(HANG)
                 for _ in range(100):
                     caller.send_binary(bytes(1_000_000))
 
@@ -275,8 +277,16 @@ class Lines(logging.Handler):
         self._log.removeHandler(self)
 
 
-def test_a_warning_names_the_callback_though_all_workers_are_blocked() -> None:
+def test_a_warning_names_the_callback_though_all_workers_are_blocked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     small = EngineOfThree(slow_callback_timeout=0.05)
+    look = Lookout.look
+
+    def look_when_all_are_at_the_gate(self: Lookout, *args: Any) -> bool:
+        return not small.seen.is_set() or look(self, *args)
+
+    monkeypatch.setattr(Lookout, "look", look_when_all_are_at_the_gate)
     with Gate() as gate, Lines("syncws.engine") as log:
 
         class Slow(Blocking):
@@ -287,6 +297,9 @@ def test_a_warning_names_the_callback_though_all_workers_are_blocked() -> None:
             peers = [stack.enter_context(RawPeer.connect(listener, "/room")) for _ in range(MOST)]
             for peer in peers:
                 peer.send(TEXT, b"block")
+            for _ in peers:
+                gate.reached()
+            small.seen.set()
             seen = [log.lines.get(timeout=HANG) for _ in range(MOST)]
             gate.open()
     assert {thread for thread, _ in seen} == {"small-worker-report"}

@@ -26,6 +26,7 @@ from tests.support import (
     Task,
     frame,
     listening,
+    pass_time,
     wait_until,
 )
 
@@ -96,7 +97,7 @@ def test_an_http_connection_counts_while_it_is_kept_alive() -> None:
 
 @pytest.mark.parametrize("how", ["refused", "cut", "timeout", "resource"])
 def test_whoever_leaves_makes_room(how: str) -> None:
-    with listening(Recorder(), max_connections=1, handshake_timeout=0.2) as listener:
+    with listening(Recorder(), max_connections=1, handshake_timeout=10.0) as listener:
 
         @listener.upgrade("/no")
         def upgrader(http: syncws.Upgrade, request: syncws.Request) -> None:
@@ -112,6 +113,7 @@ def test_whoever_leaves_makes_room(how: str) -> None:
                     peer.send_bytes(peer.request("/no"))
                     assert peer.read_head().startswith(b"HTTP/1.1 403")
                 elif how == "timeout":
+                    pass_time(listener, 10.0)
                     assert peer.sock.recv(1) == b""
             wait_until(lambda: not inside(listener))
         RawPeer.connect(listener).abort()
@@ -200,6 +202,11 @@ def held(listener: syncws.Listener) -> int:
     """Return how much there is of messages that have come in part."""
     connections = list(listener._reception._connections)
     return sum(connection._decoder.held for connection in connections)
+
+
+def waiting(listener: syncws.Listener) -> int:
+    """Return how much there is of whole messages that wait for a callback."""
+    return sum(one.held()[0] for one in list(listener._reception._connections))
 
 
 class Gated(Recorder):
@@ -344,10 +351,17 @@ def test_over_the_limit_nobody_is_let_in() -> None:
     with Gate() as gate, listening(service, engine=engine, max_buffered_bytes=200_000) as listener:
         with ExitStack() as stack:
             peers = [stack.enter_context(RawPeer.connect(listener)) for _ in range(5)]
-            for peer in peers:
-                peer.send(BINARY, bytes(100_000))
             budget = listener._reception._budget
             assert budget is not None
+            # Whoever is over the limit with a part of a message is ended: the large ones
+            # are whole before small ones, which come in one piece, lead over it.
+            peers[0].send(BINARY, b"x")
+            assert service.begun.wait(HANG)
+            for number, peer in enumerate(peers[1:3], 1):
+                peer.send(BINARY, bytes(95_000))
+                wait_until(lambda number=number: waiting(listener) >= number * 95_000)
+            for peer in peers[3:]:
+                peer.send_bytes(frame(BINARY, bytes(20_000)))
             wait_until(lambda: budget.full)
             refused(listener).abort()
             service.may.set()

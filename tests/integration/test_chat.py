@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +26,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 import syncws
-from tests.support import HANG
+from tests.programs import catches
+from tests.support import HANG, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "examples" / "chat" / "chat.py"
@@ -66,6 +68,8 @@ class Room:
             self._process.kill()
             pytest.fail(self.said + self._process.communicate(timeout=HANG)[0])
         self.port = int(found[1])
+        # It lets people in, and says so, before it looks after signals.
+        wait_until(lambda: catches(self._process.pid, signal.SIGTERM))
 
     def kill(self) -> None:
         """End it without a word to anybody."""

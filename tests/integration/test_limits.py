@@ -29,9 +29,11 @@ from tests.support import (
     Recorder,
     ServerRecorder,
     Task,
+    close_payload,
     frame,
     listening,
     open_pair,
+    pass_time,
 )
 
 both_roles = pytest.mark.parametrize("role", ["server", "client"])
@@ -251,22 +253,21 @@ def test_a_handshake_with_too_many_headers_is_answered_431() -> None:
 def test_a_silent_client_is_dropped_and_others_are_accepted_meanwhile() -> None:
     service = Recorder()
     with (
-        listening(service, handshake_timeout=0.2) as listener,
+        listening(service, handshake_timeout=10.0) as listener,
         RawPeer.dial(listener) as silent,
         RawPeer.connect(listener) as peer,
     ):
         peer.text("hello")
         service.expect("on_text", "hello")
-        began = time.monotonic()
+        pass_time(listener, 10.0)
         silent.expect_end()
-        assert time.monotonic() - began < HANG / 2
         peer.text("still here")
         service.expect("on_text", "still here")
 
 
 def test_a_client_that_sends_a_byte_at_a_time_is_dropped() -> None:
+    began = time.monotonic()
     with listening(Recorder(), handshake_timeout=0.2) as listener, RawPeer.dial(listener) as slow:
-        began = time.monotonic()
         assert slow.drip(RawPeer.request("/", "X-Long: " + "x" * 8000), 0.005)
         assert 0.1 < time.monotonic() - began < HANG / 2
 
@@ -275,13 +276,14 @@ def test_a_client_that_sends_a_byte_at_a_time_is_dropped() -> None:
 def test_a_silent_tls_client_is_dropped(server_tls: ssl.SSLContext, said: bytes) -> None:
     service = Recorder()
     with (
-        listening(service, ssl=server_tls, handshake_timeout=0.2) as listener,
+        listening(service, ssl=server_tls, handshake_timeout=10.0) as listener,
         RawPeer.dial(listener) as silent,
         RawPeer.connect(listener, tls=True) as peer,
     ):
         silent.send_bytes(said)
         peer.text("hello")
         service.expect("on_text", "hello")
+        pass_time(listener, 10.0)
         silent.expect_end()
         peer.text("still here")
         service.expect("on_text", "still here")
@@ -291,10 +293,11 @@ def test_a_tls_client_that_is_silent_behind_the_tls_handshake_is_dropped(
     server_tls: ssl.SSLContext,
 ) -> None:
     with (
-        listening(Recorder(), ssl=server_tls, handshake_timeout=0.2) as listener,
+        listening(Recorder(), ssl=server_tls, handshake_timeout=10.0) as listener,
         RawPeer.dial(listener, tls=True) as silent,
         suppress(ssl.SSLError),
     ):
+        pass_time(listener, 10.0)
         silent.expect_end()
 
 
@@ -346,10 +349,9 @@ def test_a_peer_that_never_ends_tcp_is_dropped_at_close_timeout(role: str) -> No
 def test_data_behind_a_close_is_ignored(role: str) -> None:
     service = Recorder()
     with end_of(role, service, close_timeout=0.1) as peer:
-        peer.close_frame(4000)
-        peer.text("ignored")
-        peer.send(PING, b"ignored")
-        peer.send(0x3)
+        behind = ((CLOSE, close_payload(4000)), (TEXT, b"ignored"), (PING, b"ignored"), (0x3, b""))
+        # In one write, or the last would find nobody if it came late.
+        peer.send_bytes(b"".join(frame(*each, masked=role == "server") for each in behind))
         peer.expect_close(4000)
         service.expect("on_close", 4000, "")
         service.quiet()
@@ -454,7 +456,10 @@ def test_others_are_unaffected_by_a_peer_that_does_not_read() -> None:
             other.text("hello")
             other.expect(TEXT, "hello")
             stuck.reset()
-        service.expect("on_close", 1006, "")
+        # Some more may have gone out, if it did not send for a while and yet was not stuck.
+        while (call := service.next()).name == "sending":
+            pass
+        assert (call.name, call.args) == ("on_close", (1006, ""))
 
 
 # -- Receiving ---------------------------------------------------------------

@@ -27,6 +27,7 @@ from tests.support import (
     frame,
     interpreter,
     listening,
+    pass_time,
 )
 
 CONFIG = syncws.ServiceConfig(ping_interval=None, compression=False)
@@ -675,13 +676,15 @@ def test_the_time_that_a_resource_takes_is_not_the_clients(service: ServerRecord
         gate.block()
 
     with (
-        deciding(resource, service, handshake_timeout=0.2) as listener,
+        deciding(resource, service, handshake_timeout=8.0) as listener,
         RawPeer.dial(listener) as peer,
         Gate() as gate,
     ):
         peer.send_bytes(RawPeer.request())
         gate.reached()
         with RawPeer.dial(listener) as idle:
+            assert ask(listener, "/other")[0] == 404  # so that idle has been accepted
+            pass_time(listener, 8.0)
             idle.expect_end()  # one that came later has had its time
         gate.open()
         assert peer.read_head().startswith(b"HTTP/1.1 101 ")
