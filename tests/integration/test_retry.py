@@ -14,7 +14,7 @@ import pytest
 import syncws
 from tests.programs import free_port
 from tests.reconnecting import Backend
-from tests.support import HANG, Interpreter, Task, interpreter
+from tests.support import HANG, Interpreter, Task, interpreter, wait_until
 
 # Messages that are on their way at once, and those that are sent in the end.
 _WINDOW = 50
@@ -247,6 +247,7 @@ def test_a_client_that_is_there_before_its_backend(
             failover_interval=0.01,
             retry=syncws.RetryConfig(max_count=1000, interval=0.01),
         )
+        wait_until(lambda: f"{url}: connecting with 127.0.0.1 port {port} failed" in caplog.text)
         started(stack, port, log)
         client = opening.result()
         sender.begin(client)
@@ -255,7 +256,6 @@ def test_a_client_that_is_there_before_its_backend(
         client.close()
         assert sender.ended.wait(HANG)
     sender.check()
-    assert f"{url}: connecting with 127.0.0.1 port {port} failed" in caplog.text
 
 
 # Loses its connection, and is refused as often as it is told. It counts what

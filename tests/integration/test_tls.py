@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 import syncws
+from syncws.server.reception import Reception
 from tests.integration.bare_tls import BareTLS, end_of, newest
 from tests.integration.key_updates import Keys
 from tests.support import (
@@ -238,8 +239,18 @@ def bare_client(
 
 
 @pytest.mark.parametrize("manner", ["a part", "without the last flight", "a byte at a time"])
-def test_a_client_that_does_not_finish_its_handshake_is_dropped(manner: str) -> None:
+def test_a_client_that_does_not_finish_its_handshake_is_dropped(
+    manner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = Recorder()
+    first = iter([True])
+    open_socket = Reception._open_socket
+
+    def opened(self: Reception, transport: Any, timeout: Any, **options: Any) -> Any:
+        # The others have all the time that they may take here.
+        return open_socket(self, transport, timeout if next(first, False) else HANG, **options)
+
+    monkeypatch.setattr(Reception, "_open_socket", opened)
     with (
         listening(service, ssl=server_tls(), handshake_timeout=0.2) as listener,
         bare_client(listener) as slow,
