@@ -42,10 +42,15 @@ class Clock:
     def __init__(self, loop: IOLoop) -> None:
         self._loop = loop
         self._ahead = 0.0
+        self._stands: float | None = None
         loop.clock = self
 
     def __call__(self) -> float:
-        return time.monotonic() + self._ahead
+        return (time.monotonic() if self._stands is None else self._stands) + self._ahead
+
+    def stop(self) -> None:
+        """From now on time passes in leaps only."""
+        self._stands = time.monotonic()
 
     def leap(self, seconds: float) -> None:
         """Leap, and wait until the I/O thread has done all that is due then."""
@@ -54,8 +59,12 @@ class Clock:
 
 
 def settle(loop: IOLoop) -> None:
-    """Wait until the I/O thread has gone through a round: calls first, timers then."""
-    for _ in range(2):
+    """Wait until the I/O thread has done what is ready and what is due.
+
+    It makes its calls before it looks at the time, has the timers called a
+    round later, behind the calls of that, and is through with them in the next.
+    """
+    for _ in range(3):
         done = threading.Event()
         loop.call_soon(done.set)
         assert done.wait(HANG)
