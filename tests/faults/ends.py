@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
 import syncws
+from syncws.client import connect
 from syncws.engine.loop import IOLoop
+from syncws.timing import Deadline
 from tests.faults.proxy import Fault, Proxy
 from tests.support import (
     HANG,
@@ -33,6 +38,7 @@ __all__ = [
     "ends",
     "serves_on",
     "settle",
+    "timed_from",
 ]
 
 
@@ -56,6 +62,28 @@ class Clock:
         """Leap, and wait until the I/O thread has done all that is due then."""
         self._ahead += seconds
         settle(self._loop)
+
+
+@contextlib.contextmanager
+def timed_from(step: str) -> Iterator[None]:
+    """Have the time of a client's handshake_timeout begin with a step of connecting.
+
+    So it is none of those before that takes too long.
+    """
+    began: list[float] = []
+    real = getattr(connect, step)
+
+    def begin(*args: Any) -> Any:
+        began.append(time.monotonic())
+        return real(*args)
+
+    def clock() -> float:
+        return time.monotonic() - began[-1] if began else 0.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connect, step, begin)
+        patch.setattr(connect, "Deadline", functools.partial(Deadline, clock=clock))
+        yield
 
 
 def settle(loop: IOLoop) -> None:
