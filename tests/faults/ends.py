@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
 import syncws
+from syncws.client import connect
 from syncws.engine.loop import IOLoop
+from syncws.timing import Deadline
 from tests.faults.proxy import Fault, Proxy
 from tests.support import (
     HANG,
@@ -33,6 +38,7 @@ __all__ = [
     "ends",
     "serves_on",
     "settle",
+    "timed_from",
 ]
 
 
@@ -42,10 +48,15 @@ class Clock:
     def __init__(self, loop: IOLoop) -> None:
         self._loop = loop
         self._ahead = 0.0
+        self._stands: float | None = None
         loop.clock = self
 
     def __call__(self) -> float:
-        return time.monotonic() + self._ahead
+        return (time.monotonic() if self._stands is None else self._stands) + self._ahead
+
+    def stop(self) -> None:
+        """From now on time passes in leaps only."""
+        self._stands = time.monotonic()
 
     def leap(self, seconds: float) -> None:
         """Leap, and wait until the I/O thread has done all that is due then."""
@@ -53,9 +64,35 @@ class Clock:
         settle(self._loop)
 
 
+@contextlib.contextmanager
+def timed_from(step: str) -> Iterator[None]:
+    """Have the time of a client's handshake_timeout begin with a step of connecting.
+
+    So it is none of those before that takes too long.
+    """
+    began: list[float] = []
+    real = getattr(connect, step)
+
+    def begin(*args: Any) -> Any:
+        began.append(time.monotonic())
+        return real(*args)
+
+    def clock() -> float:
+        return time.monotonic() - began[-1] if began else 0.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connect, step, begin)
+        patch.setattr(connect, "Deadline", functools.partial(Deadline, clock=clock))
+        yield
+
+
 def settle(loop: IOLoop) -> None:
-    """Wait until the I/O thread has gone through a round: calls first, timers then."""
-    for _ in range(2):
+    """Wait until the I/O thread has done what is ready and what is due.
+
+    It makes its calls before it looks at the time, has the timers called a
+    round later, behind the calls of that, and is through with them in the next.
+    """
+    for _ in range(3):
         done = threading.Event()
         loop.call_soon(done.set)
         assert done.wait(HANG)

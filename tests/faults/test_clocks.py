@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import os
-import queue
+import select
 import signal
+import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from syncws.engine.poller import MOST_READY
 from tests.faults.ends import clocked, serves_on
 from tests.reconnecting import Reconnector, linked
 from tests.support import (
+    CLOSE,
     HANG,
     PING,
     PONG,
+    TEXT,
     Gate,
     RawPeer,
     Recorder,
@@ -181,6 +184,7 @@ def test_a_leap_finds_a_peer_that_has_said_nothing(role: str) -> None:
             with peer:
                 if role == "server":
                     service.expect("on_open")
+                clock.stop()
                 # Nobody was asked before the leap, so nobody is late behind it.
                 clock.leap(_HOURS)
                 peer.expect(PING)
@@ -271,8 +275,12 @@ def test_a_leap_finds_idleness_once() -> None:
         RawPeer.connect(listener) as peer,
     ):
         service.expect("on_open")
+        (connection,) = listener._reception._connections
+        wait_until(connection._inbox.idle)
+        clock.stop()
         clock.leap(_HOURS)
         service.expect("on_idle_timeout")
+        wait_until(connection._inbox.idle)  # as long as the callback runs nobody is idle
         service.quiet()
         clock.leap(59.0)
         service.quiet()
@@ -348,14 +356,20 @@ def test_timers_wait_for_all_that_is_ready(
 
 # -- A process that is stopped -----------------------------------------------
 
+# Its clock is the monotonic one, ahead by the seconds in a file, which the test
+# writes while this cannot read.
 _STOPPED = """
-import sys, syncws
+import mmap, struct, sys, time, syncws
+with open(sys.argv[1], "rb") as file:
+    ahead = mmap.mmap(file.fileno(), 8, prot=mmap.PROT_READ)
 class Quiet(syncws.Service):
-    config = syncws.ServiceConfig(ping_interval=0.02, ping_timeout=0.2)
+    config = syncws.ServiceConfig(compression=False, ping_interval=0.02, ping_timeout=20)
     def on_text(self, caller, text): caller.send_text(text)
     def on_error(self, caller, error): print("error", error)
     def on_close(self, caller, code, reason): print("closed", code)
-listener = syncws.Listener(0)
+engine = syncws.Engine()
+engine.acquire().clock = lambda: time.monotonic() + struct.unpack("d", ahead)[0]
+listener = syncws.Listener(0, engine=engine)
 listener.attach("/", Quiet())
 listener.start()
 print(listener.port)
@@ -365,20 +379,35 @@ listener.stop()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be stopped here")
-def test_a_process_that_was_stopped_goes_on() -> None:
+def test_a_process_that_was_stopped_goes_on(tmp_path: Path) -> None:
     """Ctrl-Z and fg: the wait of the I/O thread is cut short by that, with nothing to tell."""
-    with interpreter(_STOPPED) as process:
-        url = f"ws://127.0.0.1:{process.line()}/"
-        seen = Recorder()
-        with syncws.Client(url, service=seen, ping_interval=None) as client:
+    ahead = tmp_path / "ahead"
+    ahead.write_bytes(struct.pack("d", 0.0))
+    with interpreter(_STOPPED, str(ahead)) as process, ahead.open("r+b", buffering=0) as file:
+        pid = process.process.pid
+        with socket.create_connection(("127.0.0.1", int(process.line())), HANG) as sock:
+            peer = RawPeer(sock, client=True)
+            peer.send_bytes(RawPeer.request())
+            assert peer.read_head().startswith(b"HTTP/1.1 101 ")
             for number in range(2):
-                os.kill(process.process.pid, signal.SIGSTOP)
-                # Longer than its ping_timeout, in which the pongs arrive.
-                with contextlib.suppress(queue.Empty):
-                    raise AssertionError(seen.calls.get(timeout=0.3))
-                os.kill(process.process.pid, signal.SIGCONT)
-                client.send_text(f"{number}")
-                seen.expect("on_text", f"{number}")
+                data = peer.expect(PING)
+                os.kill(pid, signal.SIGSTOP)
+                assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+                # Longer than its ping_timeout, in which the pong arrives; and
+                # than it would have waited for something to be ready.
+                peer.send(PONG, data)
+                file.seek(0)
+                file.write(struct.pack("d", 100.0 * (number + 1)))
+                assert not select.select([sock], [], [], 0.3)[0]
+                os.kill(pid, signal.SIGCONT)
+                peer.text(f"{number}")
+                while (got := peer.read()).opcode == PING:
+                    peer.send(PONG, got.payload)
+                assert (got.opcode, got.payload) == (TEXT, b"%d" % number)
+            peer.close_frame(1000)
+            while (got := peer.read()).opcode == PING:
+                pass
+            assert got.opcode == CLOSE
         process.tell()
         assert process.line() == "closed 1000"
         assert process.end() == (0, "")

@@ -10,7 +10,7 @@ import pytest
 
 import syncws
 from syncws.client import connect
-from tests.faults.ends import ends, serves_on
+from tests.faults.ends import ends, serves_on, timed_from
 from tests.faults.proxy import DOWN, FAULTS, LOSSY, UP, Fault, Proxy
 from tests.faults.test_network import DIRECTIONS, KINDS, Place, send_amid
 from tests.support import (
@@ -80,7 +80,7 @@ def test_amid_the_tls_handshake(kind: str, place: str) -> None:
     ):
         url = proxy.url.replace("ws:", "wss:")
         timeout = 0.2 if kind == "stall" else 10.0
-        with pytest.raises(syncws.ConnectError) as caught:
+        with timed_from("secure"), pytest.raises(syncws.ConnectError) as caught:
             syncws.Client(url, ssl=client_tls(), handshake_timeout=timeout)
         error = caught.value
         step = f"the TLS handshake with 127.0.0.1 port {proxy.port} "

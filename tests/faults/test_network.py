@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import syncws
-from tests.faults.ends import Ends, clocked, closed_error, ends, serves_on
+from tests.faults.ends import Ends, clocked, closed_error, ends, serves_on, timed_from
 from tests.faults.proxy import DOWN, FAULTS, LOSSLESS, LOSSY, UP, Fault, Proxy
 from tests.support import HANG, ServerRecorder, Task, listening
 
@@ -187,7 +187,7 @@ def test_an_opening_handshake_that_stalls(place: str) -> None:
             assert caught.value.received == syncws.Close(1011, LOST)
             client.close()
             return
-        with pytest.raises(syncws.ConnectTimeout) as timeout:
+        with timed_from("_upgrade"), pytest.raises(syncws.ConnectTimeout) as timeout:
             syncws.Client(proxy.url, handshake_timeout=0.2)
         assert isinstance(timeout.value, TimeoutError)
         assert str(timeout.value) == (

@@ -17,12 +17,8 @@ from tests.support import HANG, ServerRecorder, client_tls, listening, server_tl
 CONFIG = syncws.ServiceConfig(compression=False)
 
 
-def replaced(service: ServerRecorder, caller: syncws.Caller) -> syncws.Caller:
-    """Return the connection that the server has instead of this one, told in either order."""
-    lost, opened = sorted((service.next(), service.next()), key=lambda call: call.name)
-    assert lost == ("on_close", caller, (1006, ""))
-    assert opened.name == "on_open"
-    return opened.endpoint
+#: Keeps a client that comes back at the door until the test lets it in.
+HELD = Fault("delay", UP, 0, eager=True)
 
 
 class Pair:
@@ -32,11 +28,23 @@ class Pair:
         self.proxy = proxy
         self.service = service
         self.client = client
-        self.caller = service.expect("on_open")
+        self.caller: Any = None
+        self.opened()
 
-    def replaced(self) -> None:
-        """The server has a new connection of this client, and the old one no more."""
-        self.caller = replaced(self.service, self.caller)
+    def opened(self) -> None:
+        """The server has a connection of this client."""
+        self.caller = self.service.expect("on_open")
+
+    def lost(self) -> None:
+        """And has it no more."""
+        self.service.expect("on_close", 1006, "")
+
+    def back(self) -> None:
+        """The server knows of the loss, and the client, which was `HELD` till now, is let in."""
+        assert self.proxy.reached() == HELD
+        self.lost()
+        self.proxy.release()
+        self.opened()
 
 
 @contextlib.contextmanager
@@ -71,7 +79,7 @@ def test_a_client_with_callbacks_comes_back(
     """What was amid the fault is not sent again, and the next connection begins afresh."""
     seen = Reconnector()
     where = PLACES[place]
-    with pairs(service=seen, tls=tls) as pair:
+    with pairs(None, HELD, service=seen, tls=tls) as pair:
         pair.proxy.arm(Fault(kind, direction, where.offset if tls else where.bytes_of(direction)))
         endpoints = {"client": pair.client, "server": pair.caller}
         sinks = {"client": seen, "server": pair.service}
@@ -80,10 +88,10 @@ def test_a_client_with_callbacks_comes_back(
         if not tls:
             for message in where.before:
                 sinks[SINK[direction]].expect("on_text", message)
+        pair.back()
         attempt = seen.reconnected()
         assert isinstance(attempt.error, syncws.ConnectionClosed)
         assert attempt.error.received is None
-        pair.replaced()
         pair.client.send_text("again")
         pair.service.expect("on_text", "again")
         pair.caller.send_text("welcome")
@@ -96,13 +104,13 @@ def test_a_client_with_callbacks_comes_back(
 @pytest.mark.parametrize("kind", LOSSY)
 def test_a_blocking_client_comes_back(kind: str, direction: str) -> None:
     """A receive waits for the next connection; only a send is told of the loss."""
-    with pairs() as pair:
+    with pairs(None, HELD) as pair:
         pair.caller.send_text("first")
         assert pair.client.receive(timeout=HANG) == "first"
         pair.proxy.arm(Fault(kind, direction, 4))
         send(PLACES["amid a payload"], pair.client if direction == UP else pair.caller)
         pair.proxy.reached()
-        pair.replaced()
+        pair.back()
         pair.caller.send_text("second")
         assert pair.client.receive(timeout=HANG) == "second"
         pair.client.send_text("third")
@@ -129,15 +137,15 @@ def test_attempts_that_fail_on_the_way() -> None:
             seen.attempt("connecting", number)
         seen.attempt("connected", len(ATTEMPTS) + 1)
         pair.client.send_text("arrived")
-        # Of those that have failed the server knew some.
-        told = [pair.service.next()]
-        while told[-1].args != ("arrived",):
-            told.append(pair.service.next())
-        *others, _ = [call.endpoint for call in told if call.name == "on_open"]
+        # Of those that have failed the server knew two: it had answered them.
+        told = [pair.service.next() for _ in range(7)]
+        (arrived,) = [call.endpoint for call in told if call.args == ("arrived",)]
+        opened = {call.endpoint for call in told if call.name == "on_open"}
         gone = [call for call in told if call.name == "on_close"]
-        assert {call.endpoint for call in gone} == {pair.caller, *others}
+        assert len(opened) == 3
+        assert {call.endpoint for call in gone} == {pair.caller, *opened} - {arrived}
         assert all(call.args == (1006, "") for call in gone)
-        told[-1].endpoint.send_text("hello")
+        arrived.send_text("hello")
         seen.expect("on_text", "hello")
     seen.expect("on_close", 1000, "")
 
@@ -181,7 +189,7 @@ def test_a_failover_client_goes_on_to_the_next(kind: str, direction: str) -> Non
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening(service))
         port = listener.port or 0
-        one = stack.enter_context(Proxy(port))
+        one = stack.enter_context(Proxy(port, None, HELD))
         two = stack.enter_context(Proxy(port, Fault(kind, UP, 20)))
         client = syncws.FailoverClient([one.url, two.url], service=seen, failover_interval=0.0)
         stack.callback(client.close)
@@ -189,10 +197,14 @@ def test_a_failover_client_goes_on_to_the_next(kind: str, direction: str) -> Non
         one.arm(Fault(kind, direction, 3))
         with contextlib.suppress(syncws.ConnectionClosed, syncws.Reconnecting):
             (client if direction == UP else caller).send_text("lost")
+        one.reached()
         urls = [(seen.attempt("waiting").url, seen.attempt("connecting").url) for _ in range(2)]
         assert urls == [(two.url,) * 2, (one.url,) * 2]
+        assert one.reached() == HELD
+        service.expect("on_close", 1006, "")
+        one.release()
         assert seen.attempt("connected").url == one.url
-        replaced(service, caller)
+        caller = service.expect("on_open")
         client.send_text("again")
         service.expect("on_text", "again")
         client.close()
