@@ -235,10 +235,11 @@ def test_a_receive_goes_on_behind_a_handler() -> None:
 
 def test_a_receive_keeps_its_deadline_behind_a_handler() -> None:
     with open_pair() as (client, _), signals("dispatch.py", "get") as came:
-        began = time.monotonic()
-        with pytest.raises(syncws.ReceiveTimeout):
-            client.receive(timeout=0.2)
-        assert time.monotonic() - began >= 0.2
+        while not came:  # whoever sends the signal may be too late for one of them
+            began = time.monotonic()
+            with pytest.raises(syncws.ReceiveTimeout):
+                client.receive(timeout=0.2)
+            assert time.monotonic() - began >= 0.2
         assert len(came) == 1
 
 
