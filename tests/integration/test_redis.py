@@ -267,7 +267,7 @@ def test_a_stream_that_takes_no_more_says_so(redis: RealRedis, node: Callable[..
 
 
 def test_presence_is_of_all_processes(redis: RealRedis, node: Callable[..., Node]) -> None:
-    one, two = node(presence_ttl=1.0), node(presence_ttl=1.0)
+    one, two = node(presence_ttl=2.0), node(presence_ttl=2.0)
     ann = one.join("r", "ann")
     two.join("r", "bob")
     two.join("r", "cid")
