@@ -49,6 +49,9 @@ def test_the_end_of_the_host(name: str, number: signal.Signals, tmp_path: Path) 
             assert client.receive(timeout=HANG) == "here"
         if name in ("gunicorn", "wsgiref"):  # they log or swallow a signal amid a request
             server.wait_until_idle()
+        if name == "preload":  # a worker amid its start would not hear of it
+            workers: set[int] = set()
+            wait_until(lambda: workers.add(server.state().pid) or len(workers) == 2)
         if name == "uwsgi":  # it has no hooks run while a thread of it is amid a request
             server.program.wait_for(lambda: server.program.output.count("HTTP/1.1 101") == 3)
         server.program.signal(number)
