@@ -122,9 +122,13 @@ class Server:
     def wait_until_idle(self) -> None:
         """Wait until the main thread of the process has done with every request so far.
 
-        For servers that log a request when it has ended, and take one at a time.
+        For servers whose main thread takes the requests, one at a time.
         """
-        pid = self.state().pid
+        with self.peer() as peer:
+            peer.send_bytes(b"GET /state HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+            response = b"".join(iter(lambda: peer.sock.recv(65_536), b""))
+        pid = response.partition(b"\r\n\r\n")[2].split()[0].decode()
+        # Those that log do so when a request has ended.
         self.program.wait_to_say("GET /state")
         stat = Path(f"/proc/{pid}/stat")
         wait_until(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "S")
