@@ -7,9 +7,11 @@ import ipaddress
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+
+from syncws.client import connect
 
 from .programs import Program, find_program, free_port, is_listening, running
 from .support import HANG, RawPeer, authority
@@ -92,11 +94,32 @@ socks pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}
 class Patience:
     """How long each wait of a client's may take; there is no other deadline then."""
 
-    seconds: float = HANG
+    #: Soon over, for what nobody answers.
+    SHORT = 0.05
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+        self.seconds = HANG
+        patch.setattr(connect, "Deadline", lambda timeout: self)
 
     def remaining(self) -> float:
         """As `Deadline` has it."""
         return self.seconds
+
+    def end(self) -> None:
+        """From now on it is `SHORT`."""
+        self.seconds = self.SHORT
+
+    def end_after(self, step: str) -> None:
+        """It is `SHORT` once the client has done a step of connecting."""
+        real = getattr(connect, step)
+
+        def done(*args: Any) -> Any:
+            result = real(*args)
+            self.end()
+            return result
+
+        self._patch.setattr(connect, step, done)
 
 
 class RunningProxy(NamedTuple):

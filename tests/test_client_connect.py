@@ -28,9 +28,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
-    made = Patience()
-    monkeypatch.setattr(module, "Deadline", lambda timeout: made)
-    return made
+    return Patience(monkeypatch)
 
 
 @pytest.fixture
@@ -291,7 +289,7 @@ def refused_with(server: RawServer, serve: Callable[[RawPeer], None], **options:
 
 
 def test_the_server_never_answers(server: RawServer, patience: Patience) -> None:
-    patience.seconds = 0.05
+    patience.end()
     error = refused_with(server, lambda peer: None)
     assert isinstance(error, syncws.ConnectTimeout)
     assert "the opening handshake with 127.0.0.1" in str(error)
@@ -488,7 +486,7 @@ def test_a_server_without_tls(server: RawServer) -> None:
 
 
 def test_a_server_that_is_silent_in_tls(server: RawServer, patience: Patience) -> None:
-    patience.seconds = 0.05
+    patience.end()
     began = time.monotonic()
     opening = Task(syncws.Client, f"wss://localhost:{server.port}/")
     with server.accept():
@@ -498,17 +496,8 @@ def test_a_server_that_is_silent_in_tls(server: RawServer, patience: Patience) -
     assert time.monotonic() - began < HANG / 4
 
 
-def test_a_server_that_is_silent_behind_tls(
-    server: RawServer, patience: Patience, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    secure = module.secure
-
-    def secured(*args: Any) -> Any:
-        transport = secure(*args)
-        patience.seconds = 0.05
-        return transport
-
-    monkeypatch.setattr(module, "secure", secured)
+def test_a_server_that_is_silent_behind_tls(server: RawServer, patience: Patience) -> None:
+    patience.end_after("secure")
     opening = Task(syncws.Client, f"wss://localhost:{server.port}/", ssl=client_tls())
     with server.accept() as peer:
         peer.sock = server_tls().wrap_socket(peer.sock, server_side=True)

@@ -304,6 +304,15 @@ def opening(server: RawServer, url: str = WS, scheme: str = "http", **options: A
     return Task(syncws.Client, url, **options)
 
 
+def accepted(server: RawServer) -> RawPeer:
+    """Serve one connection through an HTTP proxy."""
+    peer = server.accept()
+    peer.read_head()
+    peer.send_bytes(TUNNEL)
+    peer.answer()
+    return peer
+
+
 def fields_of(head: bytes) -> dict[str, str]:
     lines = head.decode("latin-1").split("\r\n")[1:]
     return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
@@ -356,10 +365,7 @@ def test_names_are_the_proxys_to_look_up(
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     task = opening(server, proxy=f"http://proxy.example:{server.port}")
-    with server.accept() as peer:
-        peer.read_head()
-        peer.send_bytes(TUNNEL)
-        peer.answer()
+    with accepted(server):
         task.result().close(timeout=0)
     assert asked == ["proxy.example"]
 
@@ -377,10 +383,7 @@ def test_all_addresses_of_a_proxy_are_tried(
 
         monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
         task = opening(server, proxy=f"http://proxy.example:{server.port}")
-        with server.accept() as peer:
-            peer.read_head()
-            peer.send_bytes(TUNNEL)
-            peer.answer()
+        with accepted(server):
             task.result().close(timeout=0)
 
 
@@ -646,14 +649,12 @@ every_scheme = pytest.mark.parametrize("scheme", _REACHED)
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
-    made = Patience()
-    monkeypatch.setattr(connect_module, "Deadline", lambda timeout: made)
-    return made
+    return Patience(monkeypatch)
 
 
 @every_scheme
 def test_a_proxy_that_is_silent(scheme: str, server: RawServer, patience: Patience) -> None:
-    patience.seconds = 0.05
+    patience.end()
     task = opening(server, scheme=scheme, handshake_timeout=5)
     with server.accept() as peer:
         _REACHED[scheme](peer)
@@ -668,7 +669,7 @@ def test_a_proxy_that_is_silent_after_tls(server: RawServer, patience: Patience)
     task = opening(server, scheme="https", proxy_ssl=client_tls())
     with server.accept() as peer:
         peer.sock = server_tls().wrap_socket(peer.sock, server_side=True)
-        patience.seconds = 0.05
+        patience.end()
         peer.send_bytes(b"H")
         error = task.error()
     assert isinstance(error, syncws.ConnectTimeout)
@@ -677,16 +678,9 @@ def test_a_proxy_that_is_silent_after_tls(server: RawServer, patience: Patience)
 
 @pytest.mark.parametrize("url", [WS, WSS])
 def test_a_server_that_is_silent_behind_a_proxy(
-    url: str, server: RawServer, patience: Patience, monkeypatch: pytest.MonkeyPatch
+    url: str, server: RawServer, patience: Patience
 ) -> None:
-    ask = connect_module.ask_http
-
-    def asked(*args: Any) -> Any:
-        way = ask(*args)
-        patience.seconds = 0.05
-        return way
-
-    monkeypatch.setattr(connect_module, "ask_http", asked)
+    patience.end_after("ask_http")
     task = opening(server, url)
     with server.accept() as peer:
         peer.read_head()
@@ -757,15 +751,6 @@ def test_a_proxy_whose_name_is_not_known(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 # -- Coming back -------------------------------------------------------------
-
-
-def accepted(server: RawServer) -> RawPeer:
-    """Serve one connection through an HTTP proxy."""
-    peer = server.accept()
-    peer.read_head()
-    peer.send_bytes(TUNNEL)
-    peer.answer()
-    return peer
 
 
 @every_scheme

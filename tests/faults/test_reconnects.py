@@ -16,7 +16,6 @@ from tests.support import HANG, ServerRecorder, client_tls, listening, server_tl
 
 CONFIG = syncws.ServiceConfig(compression=False)
 
-
 #: Keeps a client that comes back at the door until the test lets it in.
 HELD = Fault("delay", UP, 0, eager=True)
 
