@@ -36,7 +36,7 @@ SPEEDUPS = Extension(
 
 PROXY = ["python-socks>=3"]  # which takes a socket that is connected already
 REDIS = ["redis>=5.2"]
-CLI = ["click>=8"]
+CLI = ["click>=8.1", "prompt_toolkit>=3.0.36", "rich>=13"]
 FLASK = ["flask>=2.3"]
 DJANGO = ["django>=4.2"]
 TEST = [

@@ -19,7 +19,8 @@ from click.testing import CliRunner, Result
 import syncws
 from syncws.cli import serving
 from syncws.cli.bind import parse_bind
-from syncws.cli.commands import commands, usable_cores
+from syncws.cli.commands import commands
+from syncws.cli.serve import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 

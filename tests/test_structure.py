@@ -44,6 +44,8 @@ RESERVED = {
     "werkzeug": "integrations",
     "django": "integrations",
     "click": "cli",
+    "prompt_toolkit": "cli",
+    "rich": "cli",
 }
 
 
