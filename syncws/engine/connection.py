@@ -33,6 +33,7 @@ from .dispatch import CLOSED, IDLE, OPENED, Inbox, nothing
 from .loop import READ, WRITE, IOLoop
 from .outbound import Outbound
 from .state import MOVES, NO_CLOSE, End, State
+from .stats import ConnectionStats
 from .timers import Timer
 from .transport import Transport
 from .watch import Due, Watch
@@ -82,6 +83,7 @@ class Connection:
         "_answer",
         "_auto_pong",
         "_budget",
+        "_bytes_received",
         "_client",
         "_config",
         "_decoder",
@@ -91,6 +93,7 @@ class Connection:
         "_inbox",
         "_loop",
         "_mask",
+        "_messages_received",
         "_on_end",
         "_reading",
         "_rest",
@@ -131,6 +134,7 @@ class Connection:
 
         # Owned by the I/O thread.
         self._decoder = decoder
+        self._bytes_received = self._messages_received = 0
         self._mask = 0  # what the selector waits for; 0: not registered
         self._reading = False
         # Receives and decodes plain frames in one go, where the transport can.
@@ -200,8 +204,13 @@ class Connection:
                 full = False
                 if self._state is _OPEN:
                     put = self._inbox.put
+                    size = 0
                     for message in got:
+                        data = message[1]
+                        size += len(data) if message[0] == BINARY else _size(data)
                         full = put(message)
+                    self._bytes_received += size
+                    self._messages_received += len(got)
                 if full:
                     self._pause()
             else:
@@ -315,6 +324,8 @@ class Connection:
                 if 0 < opcode <= BINARY:
                     # RFC 6455 section 1.4 lets us ignore data once we have closed.
                     if self._state is _OPEN:
+                        self._bytes_received += _size(event[1])
+                        self._messages_received += event[2]
                         full = inbox.put(event)
                 else:
                     full = self._control(event) or full
@@ -708,6 +719,13 @@ class Connection:
         """Why the connection failed, if it did."""
         return self._end.error
 
+    def stats(self) -> ConnectionStats:
+        """Return what was counted so far."""
+        out = self.outbound
+        return ConnectionStats(
+            self._bytes_received, out.bytes_sent, self._messages_received, out.messages_sent
+        )
+
     def closed_error(self) -> ConnectionClosed:
         """Return the error that tells how the connection ended."""
         return self._end.closed_error()
@@ -844,6 +862,11 @@ class Connection:
         self._watch.relax()
         self._schedule()
         self._read_on()
+
+
+def _size(data: str | bytes) -> int:
+    """Return the bytes of a message, text as UTF-8."""
+    return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
 
 
 def _fit(reason: str) -> str:

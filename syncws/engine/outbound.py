@@ -91,7 +91,9 @@ class Outbound(Room):
         "_transport",
         "_watch",
         "attentive",
+        "bytes_sent",
         "failed",
+        "messages_sent",
     )
 
     def __init__(
@@ -129,6 +131,7 @@ class Outbound(Room):
 
         # Guarded by `lock`.
         self.failed = False  # writing has
+        self.bytes_sent = self.messages_sent = 0  # payloads that were taken
         self._transport = transport
         self._flushing = False  # the I/O thread will write what is queued
         self._pong_due: bytes | None = None  # a pong kept back while the peer does not read
@@ -174,6 +177,8 @@ class Outbound(Room):
                         out.size += len(rest)
                         told = self._flushing
                         self._flushing = True
+                    self.messages_sent += 1
+                    self.bytes_sent += len(payload)
                     if not told:
                         # The same as `flush_soon`, without the call. Before a
                         # signal handler can raise out of the end of the block.
@@ -249,6 +254,8 @@ class Outbound(Room):
             self._deflating = False
             if not self.open:
                 raise self.end.closed_error()
+            self.messages_sent += final
+            self.bytes_sent += len(payload)
             queued = self._write_parts(parts)
             if self._midway == final:
                 queued |= self._set_midway(not final)

@@ -163,8 +163,10 @@ class Sharing:
                                     member._flushing = True
                                 out.size += length
                                 out.chunks.append(plain)
+                                member.messages_sent += 1
+                                member.bytes_sent += message.size
                             else:
-                                took = self._queue(plain, member, dirty, dropped)
+                                took = self._queue(plain, size, member, dirty, dropped)
                         except BaseException:
                             member.cut_short()
                             raise
@@ -202,7 +204,7 @@ class Sharing:
                         data = message.plain_for(member)
                     elif not member._midway:  # else it comes with the end of that
                         member._afresh = True
-                return self._queue(data, member, dirty, dropped)
+                return self._queue(data, message.size, member, dirty, dropped)
             except BaseException:
                 member.cut_short()
                 raise
@@ -210,6 +212,7 @@ class Sharing:
     def _queue(
         self,
         data: bytes,
+        size: int,
         member: Outbound,
         dirty: dict[IOLoop, list[Outbound]],
         dropped: dict[Outbound, int],
@@ -232,6 +235,8 @@ class Sharing:
             dirty.setdefault(member._loop, []).append(member)
             member._flushing = True
         out.append(data)
+        member.messages_sent += 1
+        member.bytes_sent += size
         return True
 
     def _make_room(self, out: OutBuffer, limit: int, size: int, fixed: bool) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..config import TLSConfig
+from ..timing import check_timeout
 from ..tls import check_context
 from .acceptor import Sharing, can_share_port, open_sockets
 
@@ -16,6 +17,7 @@ __all__ = [
     "check_port",
     "check_reuse_port",
     "check_sockets",
+    "check_stop",
     "close_all",
     "copies_of",
     "server_context",
@@ -139,3 +141,13 @@ def server_context(given: object) -> ssl.SSLContext | None:
             "ssl.Purpose.CLIENT_AUTH), and load_cert_chain() its certificate"
         )
     return check_context(given)
+
+
+def check_stop(timeout: float) -> float:
+    """Return the seconds that a stop may take.
+
+    Raises:
+        TypeError, ValueError: They are none.
+    """
+    check_timeout("timeout", timeout, optional=False)
+    return timeout

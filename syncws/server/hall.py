@@ -10,6 +10,7 @@ whoever starts and stops the server; everything else runs in the I/O thread.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..endpoint import Address
 from ..engine.budget import Budget
 from ..engine.connection import Connection
 from ..engine.loop import IOLoop
+from ..engine.state import NO_CLOSE
 from ..errors import Close
 from ..protocol.http import Request
 from ..protocol.server_handshake import Refusal, check_origin, check_upgrade
@@ -27,6 +29,7 @@ from .door import Door
 from .functions import check_room
 from .hearing import Arriving, Hearing
 from .routing import Route
+from .stats import Counts, ListenerStats
 from .tally import Tally
 
 __all__ = ["GOING_AWAY", "Bounds", "Hall", "examine"]
@@ -81,6 +84,10 @@ class Hall:
         self._budget: Budget | None = None
         self._connections: set[Connection] = set()
 
+        # Held while a connection is added or ends, so that it counts once.
+        self._counting = threading.Lock()
+        self._counts = Counts()
+
     def open(self, loop: IOLoop) -> None:
         """Let clients in from now on, in this loop."""
         self._loop = loop
@@ -103,8 +110,15 @@ class Hall:
     def forget(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._connections = set()
+        self._counting = threading.Lock()  # who held it is not here
+        self._counts = Counts()
         self._door = self._budget = None
         self._tally.forget()
+
+    def stats(self) -> ListenerStats:
+        """Return what was counted so far. Any thread."""
+        with self._counting:
+            return self._counts.stats(self._connections)
 
     def wind_up(
         self, loop: IOLoop, close: Callable[[], None], deadline: Deadline, sockets_only: bool
@@ -234,9 +248,13 @@ class Hall:
 
     def _admitted(self, admitted: Admitted) -> None:
         """There is a connection, which may end as soon as it starts."""
-        self._connections.add(admitted.connection)
+        with self._counting:
+            self._counts.accepted += 1
+            self._connections.add(admitted.connection)
 
     def _connection_ended(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        with self._counting:
+            self._connections.discard(connection)
+            self._counts.ended(connection, (connection.received or NO_CLOSE).code)
         self.leave(connection.transport)
         self._tally.closed()

@@ -30,6 +30,7 @@ from .arguments import (
     check_port,
     check_reuse_port,
     check_sockets,
+    check_stop,
     close_all,
     copies_of,
 )
@@ -38,6 +39,7 @@ from .hall import Bounds
 from .proxies import check_proxies
 from .reception import HTTPOptions, Reception
 from .routing import Router, parameters_of
+from .stats import ListenerStats
 from .tally import Tally
 from .upgrade import check_resource
 
@@ -366,7 +368,7 @@ class Listener:
                 handshake are let in first. At most half of `timeout`. None:
                 all at once.
         """
-        deadline = Deadline(_check_stop(timeout))
+        deadline = Deadline(check_stop(timeout))
         check_timeout("spread", spread)
         in_callback = self._engine.owns_current_thread()
         with self._changed:
@@ -410,7 +412,7 @@ class Listener:
         Args:
             stop_timeout: Seconds for `stop`. A second Ctrl-C cuts it short.
         """
-        _check_stop(stop_timeout)
+        check_stop(stop_timeout)
         with self._lock:
             started = self._phase is not _Phase.NEW
             start = self._starts
@@ -482,10 +484,9 @@ class Listener:
         """Where it listens: (host, port) pairs, or the path of a Unix-domain socket."""
         return list(self._addresses)
 
-
-def _check_stop(timeout: float) -> float:
-    check_timeout("timeout", timeout, optional=False)
-    return timeout
+    def stats(self) -> ListenerStats:
+        """Return what was counted since this was made. Any thread."""
+        return self._reception.stats()
 
 
 _listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
