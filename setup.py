@@ -38,6 +38,7 @@ PROXY = ["python-socks>=3"]  # which takes a socket that is connected already
 REDIS = ["redis>=5.2"]
 CLI = ["click>=8.1", "prompt_toolkit>=3.0.36", "rich>=13"]
 FLASK = ["flask>=2.3"]
+PROMETHEUS = ["prometheus-client>=0.18"]
 DJANGO = ["django>=4.2"]
 TEST = [
     *REDIS,
@@ -45,6 +46,7 @@ TEST = [
     *CLI,
     *FLASK,
     *DJANGO,
+    *PROMETHEUS,
     "aiohttp",
     "gevent",
     "gunicorn",
@@ -102,6 +104,7 @@ setup(
         "cli": CLI,
         "django": DJANGO,
         "flask": FLASK,
+        "prometheus": PROMETHEUS,
         "proxy": PROXY,
         "redis": REDIS,
         "examples": EXAMPLES,

@@ -18,7 +18,8 @@ from .client.attempt import Attempt
 from .client.client import Client
 from .client.failover import FailoverClient
 from .config import ClientConfig, Compression, RetryConfig, ServiceConfig, TLSConfig
-from .engine.engine import Engine, default_engine
+from .engine.engine import Engine, EngineStats, default_engine
+from .engine.stats import ConnectionStats
 from .errors import (
     BackplaneError,
     Close,
@@ -57,6 +58,7 @@ from .server.basic_auth import BasicAuth
 from .server.caller import Caller
 from .server.functions import FunctionService, Threads, WebSocket
 from .server.listener import Listener
+from .server.stats import ConnectionInfo, ListenerStats
 from .server.upgrade import Upgrade
 from .service import Service
 
@@ -75,7 +77,10 @@ __all__ = [
     "ConnectError",
     "ConnectTimeout",
     "ConnectionClosed",
+    "ConnectionInfo",
+    "ConnectionStats",
     "Engine",
+    "EngineStats",
     "FailoverClient",
     "FunctionService",
     "Group",
@@ -87,6 +92,7 @@ __all__ = [
     "InvalidPayloadError",
     "KeepaliveTimeout",
     "Listener",
+    "ListenerStats",
     "MemoryBackplane",
     "MessageTimeout",
     "MessageTypeError",

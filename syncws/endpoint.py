@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from .config import ConnectionConfig
 from .engine.dispatch import Mailbox
 from .engine.outbound import Outbound
+from .engine.stats import ConnectionStats
 from .engine.transport import Transport
 from .errors import Close, ConnectionClosed, MessageTypeError, ReceiveTimeout
 from .protocol.events import BINARY, PING, PONG, TEXT
@@ -29,6 +30,7 @@ __all__ = [
     "check_close",
     "connection_of",
     "peer_addresses",
+    "place_of",
     "to_json",
 ]
 
@@ -78,6 +80,7 @@ class Line(Protocol):
     def give_up(self) -> None: ...
     def not_when_ended(self, key: object) -> None: ...
     def start_close(self, close: Close, timeout: float) -> None: ...
+    def stats(self) -> ConnectionStats: ...
     def wait_closed(self, timeout: float | None) -> bool: ...
     def when_ended(self, key: object, call: Callable[[], None]) -> bool: ...
 
@@ -249,6 +252,14 @@ class Endpoint:
 
     # -- State -----------------------------------------------------------
 
+    def stats(self) -> ConnectionStats:
+        """Return what the connection has carried so far, also once it has ended.
+
+        With the `retry` of a client: what all of its connections have. Does
+        not block.
+        """
+        return self._connection.stats()
+
     @property
     def id(self) -> str:
         """An identifier of this connection, unlike every other's."""
@@ -396,6 +407,14 @@ def address_of(raw: Any) -> Address:
     if isinstance(raw, tuple):
         return raw[0], raw[1]
     return os.fsdecode(raw)  # an abstract Unix-domain address is bytes
+
+
+def place_of(address: Address) -> str:
+    """Return an address as URLs and logs have it."""
+    if isinstance(address, tuple):
+        host, port = address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return ascii(address)[1:-1] or "a Unix-domain socket"
 
 
 def to_json(value: Any) -> bytes:

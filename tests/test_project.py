@@ -19,6 +19,7 @@ EXTRAS = {
     "cli",
     "django",
     "flask",
+    "prometheus",
     "proxy",
     "redis",
     "examples",

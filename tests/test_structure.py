@@ -43,6 +43,7 @@ RESERVED = {
     "flask": "integrations",
     "werkzeug": "integrations",
     "django": "integrations",
+    "prometheus_client": "integrations",
     "click": "cli",
     "prompt_toolkit": "cli",
     "rich": "cli",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..config import ServiceConfig
+from ..endpoint import place_of
 from ..errors import WebSocketError
 from ..server.caller import Caller
 from ..server.listener import Listener
@@ -74,8 +75,9 @@ class Echo(Service):
 
     def on_open(self, caller: Caller) -> None:
         request = caller.request
+        place = place_of(caller.remote_address)
         with_ = f", {caller.subprotocol}" if caller.subprotocol else ""
-        self._tell(caller, f"connected to {escape(request.target)} from {_place(caller)}{with_}")
+        self._tell(caller, f"connected to {escape(request.target)} from {place}{with_}")
 
     def on_text(self, caller: Caller, text: str) -> None:
         self._tell(caller, f"text, {len(text)} characters: {_excerpt(text)}")
@@ -95,14 +97,6 @@ class Echo(Service):
     def _tell(self, caller: Caller, text: str) -> None:
         with self._lock:
             self._say(f"{time.strftime('%H:%M:%S')} {caller.id} {text}")
-
-
-def _place(caller: Caller) -> str:
-    address = caller.remote_address
-    if isinstance(address, tuple):
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        return f"{host}:{address[1]}"
-    return address or "a Unix-domain socket"
 
 
 def _excerpt(text: str) -> str:

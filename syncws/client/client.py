@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..callbacks import Runner, ServiceSpec
 from ..config import ClientConfig, Compression, RetryConfig, TLSConfig
-from ..endpoint import Endpoint, Line, Receiver, Sending
+from ..endpoint import Endpoint, Line, Receiver, Sending, place_of
 from ..engine.connection import Connection
 from ..engine.dispatch import Dispatcher, Inbox, Mailbox, nothing
-from ..engine.engine import Engine, default_engine
+from ..engine.engine import Engine, engine_of
 from ..engine.loop import IOLoop
+from ..engine.state import NO_CLOSE
 from ..errors import ConnectError
 from ..protocol.client_handshake import Response
 from ..protocol.codec import make_codec
@@ -37,6 +38,11 @@ __all__ = ["Client"]
 
 _DEFAULTS = ClientConfig()
 _LOSS = RetryConfig()  # what counts as one without retries
+
+_CLOSED = (
+    "connection closed: remote=%s code=%d duration=%.3f "
+    "messages_in=%d bytes_in=%d messages_out=%d bytes_out=%d"
+)
 
 _log = logging.getLogger("syncws.client")
 
@@ -177,8 +183,7 @@ class Client(Receiver, Endpoint):
         failover_interval: float | None = None,
     ) -> None:
         """Check what the constructor was given, connect, and begin."""
-        if engine is not None and not isinstance(engine, Engine):
-            raise TypeError(f"engine must be a syncws.Engine or None, not {engine!r}")
+        self._engine = engine_of(engine)
         if retry is not None and not isinstance(retry, RetryConfig):
             raise TypeError(f"retry must be a syncws.RetryConfig or None, not {retry!r}")
         path = None if unix_path is None else os.fspath(unix_path)
@@ -193,7 +198,6 @@ class Client(Receiver, Endpoint):
         self._cookies = CookieStore(cookies)
         tls = tls_context(ssl)
         dialers = [Dialer(url, config, tls, path, self._cookies, proxies) for url in urls]
-        self._engine = engine or default_engine()
         opened = _connect(dialers, course)
         self._url = dialers[course.target if course else 0].url
         self._begin(opened, dialers, course, retry or _LOSS, config, spec, ready_on_connect)
@@ -376,6 +380,11 @@ def _make_connection(
         stream_text=spec is not None and spec.stream_text,
         stream_binary=spec is not None and spec.stream_binary,
     )
+
+    def ended(connection: Connection) -> None:
+        _note_end(loop, opened, connection)
+        on_end(connection)
+
     return Connection(
         loop,
         opened.transport,
@@ -386,7 +395,26 @@ def _make_connection(
         inbox=inbox,
         auto_pong=spec is None or "on_ping" not in spec.has,
         idle_event=spec is not None and "on_idle_timeout" in spec.has,
-        on_end=on_end,
+        on_end=ended,
+    )
+
+
+def _note_end(loop: IOLoop, opened: Opened, connection: Connection) -> None:
+    """Log the end of a connection. In the I/O thread."""
+    if not _log.isEnabledFor(logging.INFO):
+        return
+    stats = connection.stats()
+    loop.journal.write(
+        _log,
+        logging.INFO,
+        _CLOSED,
+        place_of(opened.addresses[1]),
+        (connection.received or NO_CLOSE).code,
+        stats.duration,
+        stats.messages_received,
+        stats.bytes_received,
+        stats.messages_sent,
+        stats.bytes_sent,
     )
 
 

@@ -20,6 +20,7 @@ from ..engine.lane import Lane
 from ..engine.loop import IOLoop
 from ..engine.outbound import Outbound
 from ..engine.state import NO_CLOSE
+from ..engine.stats import NOTHING_YET, ConnectionStats
 from ..engine.timers import Timer
 from ..engine.transport import Transport
 from ..errors import (
@@ -86,6 +87,7 @@ class Link:
         "_midway",
         "_on_end",
         "_on_open",
+        "_past",
         "_reading",
         "_relay",
         "_state",
@@ -128,6 +130,8 @@ class Link:
         self._reading = reading
         self._timer: Timer | None = None
         self._full = False  # the inbox has more to tell than it should
+        # What the connections that have ended have carried, and the last of those.
+        self._past: tuple[Connection | None, ConnectionStats] = None, NOTHING_YET
 
         # Guarded by _lock; _state and _connection may be read without it.
         self._lock = threading.Condition()
@@ -155,6 +159,7 @@ class Link:
 
     def _ended(self, connection: Connection) -> None:
         """The connection is gone: for good, or until the next attempt succeeds."""
+        self._past = connection, self._past[1].plus(connection.stats())
         if self._state is not Stage.CONNECTED:
             return
         if self._is_final(connection):
@@ -429,6 +434,12 @@ class Link:
                     )
                 self._lock.wait(remaining)
         return deadline
+
+    def stats(self) -> ConnectionStats:
+        """Return what all connections have carried so far."""
+        connection = self._connection  # first: it may end meanwhile
+        last, total = self._past
+        return total if connection is last else total.plus(connection.stats())
 
     def closed_error(self) -> ConnectionClosed:
         """Return the error that tells how it has ended."""

@@ -82,6 +82,7 @@ class Connection:
         "__weakref__",
         "_answer",
         "_auto_pong",
+        "_began",
         "_budget",
         "_bytes_received",
         "_client",
@@ -91,6 +92,7 @@ class Connection:
         "_farewells",
         "_idle_event",
         "_inbox",
+        "_lasted",
         "_loop",
         "_mask",
         "_messages_received",
@@ -142,7 +144,9 @@ class Connection:
         # Bytes that came before reading began; None once it has.
         self._rest: bytes | None = b""
         self._timer: Timer | None = None
-        self._watch = Watch(config, loop.clock())
+        self._began = loop.clock()
+        self._lasted: float | None = None  # seconds, once it has ended
+        self._watch = Watch(config, self._began)
 
         # Guarded by the outbound half's lock.
         self._state = State.OPEN
@@ -204,13 +208,15 @@ class Connection:
                 full = False
                 if self._state is _OPEN:
                     put = self._inbox.put
-                    size = 0
+                    # Before it is handed on: a callback may ask.
+                    self._messages_received += len(got)
                     for message in got:
                         data = message[1]
-                        size += len(data) if message[0] == BINARY else _size(data)
+                        if data.__class__ is bytes or data.isascii():
+                            self._bytes_received += len(data)
+                        else:
+                            self._bytes_received += len(data.encode())
                         full = put(message)
-                    self._bytes_received += size
-                    self._messages_received += len(got)
                 if full:
                     self._pause()
             else:
@@ -635,6 +641,7 @@ class Connection:
             if self._state is State.CLOSED:
                 return
             self._move(State.CLOSED)
+            self._lasted = self._loop.clock() - self._began
             farewells, self._farewells = self._farewells, None
             if self._mask:
                 self._loop.unregister(self._transport.sock)
@@ -722,8 +729,13 @@ class Connection:
     def stats(self) -> ConnectionStats:
         """Return what was counted so far."""
         out = self.outbound
+        lasted = self._lasted
         return ConnectionStats(
-            self._bytes_received, out.bytes_sent, self._messages_received, out.messages_sent
+            self._bytes_received,
+            out.bytes_sent,
+            self._messages_received,
+            out.messages_sent,
+            self._loop.clock() - self._began if lasted is None else lasted,
         )
 
     def closed_error(self) -> ConnectionClosed:

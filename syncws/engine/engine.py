@@ -17,7 +17,7 @@ from .lookout import Running
 from .loop import CURRENT, IOLoop
 from .workers import PoolStats, WorkerPool, parallel_threads
 
-__all__ = ["Engine", "EngineStats", "default_engine"]
+__all__ = ["Engine", "EngineStats", "default_engine", "engine_of"]
 
 # Seconds that ending threads are waited for: they have nothing left to do,
 # unless a callback does not return.
@@ -222,6 +222,19 @@ def default_engine() -> Engine:
         if _default is None:
             _default = Engine()
         return _default
+
+
+def engine_of(given: object) -> Engine:
+    """Return the engine that a user has given, or the process's if that is None.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if given is None:
+        return default_engine()
+    if not isinstance(given, Engine):
+        raise TypeError(f"engine must be a syncws.Engine or None, not {given!r}")
+    return given
 
 
 def _after_fork_in_child() -> None:

@@ -30,17 +30,16 @@ from http.client import responses
 from typing import Any
 
 from ..callbacks import ServiceSpec
-from ..config import check_count
-from ..engine.connection import Connection
 from ..engine.engine import Engine, default_engine
 from ..engine.loop import IOLoop
 from ..protocol.headers import Headers, normalize_extra_headers
 from ..protocol.http import RESERVED, HeadError, Request
 from ..protocol.server_handshake import Refusal, refusal_content, refusal_response
-from ..server.admission import Admitted, agree
+from ..server.admission import agree
 from ..server.caller import Caller
 from ..server.hall import Bounds, Hall, examine
 from ..server.routing import Route
+from ..server.stats import ListenerStats
 from ..server.tally import Tally
 from ..server.upgrade import HeadersArgument, check_offered
 from ..service import Service
@@ -89,8 +88,6 @@ class _Hall(Hall):
         # Owned by the I/O thread.
         self._arrivals: set[Arrival] = set()
         self._closing = False
-        # The same, but read by any thread.
-        self.callers: dict[Connection, Caller] = {}
 
     def open(self, loop: IOLoop) -> None:
         super().open(loop)
@@ -99,7 +96,6 @@ class _Hall(Hall):
     def forget(self) -> None:
         super().forget()
         self._arrivals = set()
-        self.callers = {}
 
     def close_all(self, timeout: float) -> None:
         self._closing = True
@@ -119,14 +115,6 @@ class _Hall(Hall):
 
     def refusal(self, address: Any) -> Refusal | None:
         return STOPPING if self._closing else super().refusal(address)
-
-    def _admitted(self, admitted: Admitted) -> None:
-        super()._admitted(admitted)
-        self.callers[admitted.connection] = admitted.caller
-
-    def _connection_ended(self, connection: Connection) -> None:
-        self.callers.pop(connection, None)
-        super()._connection_ended(connection)
 
     def arrival_ended(self, arrival: Arrival) -> None:
         """A client was refused, or let in."""
@@ -249,9 +237,6 @@ class Adopter:
         if engine is not None and not isinstance(engine, Engine):
             raise TypeError(f"engine must be a syncws.Engine or None, not {engine!r}")
         self._engine = engine
-        check_count("max_connections", max_connections)
-        check_count("max_connections_per_address", max_connections_per_address)
-        check_count("max_buffered_bytes", max_buffered_bytes)
         self._tally = Tally()
         self._hall = _Hall(
             Bounds(max_connections, max_connections_per_address, max_buffered_bytes), self._tally
@@ -278,6 +263,10 @@ class Adopter:
     def connections(self) -> list[Caller]:
         """The callers of those."""
         return list(self._hall.callers.copy().values())
+
+    def stats(self) -> ListenerStats:
+        """Return what was counted so far, without refusals. Any thread."""
+        return self._hall.stats()
 
     # -- Upgrades --------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..endpoint import Address, Endpoint
 from ..engine.connection import Connection
-from ..engine.stats import ConnectionStats
 from ..protocol.http import Request
 
 __all__ = ["Caller"]
@@ -17,7 +16,7 @@ class Caller(Endpoint):
     set or the keys of a dict.
     """
 
-    __slots__ = ("_counted", "_request")
+    __slots__ = ("_request",)
 
     def __init__(
         self,
@@ -28,7 +27,6 @@ class Caller(Endpoint):
     ) -> None:
         super().__init__(connection, subprotocol, addresses)
         self._request = request
-        self._counted = connection
 
     @property
     def request(self) -> Request:
@@ -39,7 +37,3 @@ class Caller(Endpoint):
     def is_secure(self) -> bool:
         """Whether the client has come over TLS, to the listener or to a proxy it trusts."""
         return self._request.is_secure
-
-    def stats(self) -> ConnectionStats:
-        """Return what the connection has carried so far, also once it has ended."""
-        return self._counted.stats()

@@ -10,32 +10,43 @@ whoever starts and stops the server; everything else runs in the I/O thread.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..callbacks import ServiceSpec
-from ..endpoint import Address
+from ..config import check_count
+from ..endpoint import Address, place_of
 from ..engine.budget import Budget
 from ..engine.connection import Connection
 from ..engine.loop import IOLoop
 from ..engine.state import NO_CLOSE
+from ..engine.stats import ConnectionStats
 from ..errors import Close
-from ..protocol.http import Request
+from ..protocol.http import Request, target_for_log
 from ..protocol.server_handshake import Refusal, check_origin, check_upgrade
 from ..timing import Deadline
 from .admission import Admitted, Terms, admit, start
+from .caller import Caller
 from .door import Door
 from .functions import check_room
 from .hearing import Arriving, Hearing
 from .routing import Route
-from .stats import Counts, ListenerStats
+from .stats import ConnectionInfo, Counts, ListenerStats, info_of
 from .tally import Tally
 
 __all__ = ["GOING_AWAY", "Bounds", "Hall", "examine"]
 
 #: What connections are closed with when their server stops.
 GOING_AWAY = Close(1001, "the server is going away")
+
+_CLOSED = (
+    "connection %s closed: path=%s remote=%s code=%d duration=%.3f "
+    "messages_in=%d bytes_in=%d messages_out=%d bytes_out=%d"
+)
+
+_log = logging.getLogger("syncws.server")
 
 # Seconds that sockets may take to go away once they were aborted.
 _ABORT = 1.0
@@ -50,6 +61,10 @@ class Bounds:
     max_connections: int | None
     max_connections_per_address: int | None
     max_buffered_bytes: int | None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_count(field.name, getattr(self, field.name))
 
 
 def examine(request: Request, spec: ServiceSpec | None) -> Refusal | None:
@@ -84,6 +99,8 @@ class Hall:
         self._budget: Budget | None = None
         self._connections: set[Connection] = set()
 
+        # The same, but read by any thread.
+        self.callers: dict[Connection, Caller] = {}
         # Held while a connection is added or ends, so that it counts once.
         self._counting = threading.Lock()
         self._counts = Counts()
@@ -110,6 +127,7 @@ class Hall:
     def forget(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._connections = set()
+        self.callers = {}
         self._counting = threading.Lock()  # who held it is not here
         self._counts = Counts()
         self._door = self._budget = None
@@ -119,6 +137,10 @@ class Hall:
         """Return what was counted so far. Any thread."""
         with self._counting:
             return self._counts.stats(self._connections)
+
+    def infos(self) -> list[ConnectionInfo]:
+        """Return what there is to be said of the open connections. Any thread."""
+        return [info_of(caller) for caller in self.callers.copy().values()]
 
     def wind_up(
         self, loop: IOLoop, close: Callable[[], None], deadline: Deadline, sockets_only: bool
@@ -251,10 +273,38 @@ class Hall:
         with self._counting:
             self._counts.accepted += 1
             self._connections.add(admitted.connection)
+        self.callers[admitted.connection] = admitted.caller
 
     def _connection_ended(self, connection: Connection) -> None:
+        code = (connection.received or NO_CLOSE).code
+        stats = connection.stats()
         with self._counting:
             self._connections.discard(connection)
-            self._counts.ended(connection, (connection.received or NO_CLOSE).code)
+            self._counts.ended(stats, code, connection.error is not None)
+        caller = self.callers.pop(connection, None)
+        if caller is not None and _log.isEnabledFor(logging.INFO):
+            self._note_end(caller, code, stats)
         self.leave(connection.transport)
         self._tally.closed()
+
+    def _note_end(self, caller: Caller, code: int, stats: ConnectionStats) -> None:
+        assert self._loop is not None
+        self._loop.journal.write(
+            _log,
+            logging.INFO,
+            _CLOSED,
+            caller.id,
+            target_for_log(caller.request),
+            place_of(caller.remote_address),
+            code,
+            stats.duration,
+            stats.messages_received,
+            stats.bytes_received,
+            stats.messages_sent,
+            stats.bytes_sent,
+        )
+
+    def count_refusal(self, status: int) -> None:
+        """A handshake was answered with this status."""
+        with self._counting:
+            self._counts.refused(status)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..callbacks import ServiceSpec
 from ..config import TLSConfig, check_count
 from ..endpoint import Address, address_of
-from ..engine.engine import Engine, default_engine
+from ..engine.engine import Engine, engine_of
 from ..engine.loop import IOLoop
 from ..protocol.forwarded import DEFAULT_HEADERS
 from ..service import Service
@@ -39,7 +39,7 @@ from .hall import Bounds
 from .proxies import check_proxies
 from .reception import HTTPOptions, Reception
 from .routing import Router, parameters_of
-from .stats import ListenerStats
+from .stats import ConnectionInfo, ListenerStats
 from .tally import Tally
 from .upgrade import check_resource
 
@@ -161,9 +161,7 @@ class Listener:
         tcp = self._unix_path is None and self._sockets is None
         self._sharing = check_reuse_port(reuse_port, tcp=tcp)
         self._certificates = Certificates(ssl)
-        if engine is not None and not isinstance(engine, Engine):
-            raise TypeError(f"engine must be a syncws.Engine or None, not {engine!r}")
-        self._engine = engine or default_engine()
+        self._engine = engine_of(engine)
         check_count("backlog", backlog, optional=False)
         self._backlog = backlog
         check_count("max_handshake_size", max_handshake_size, optional=False)
@@ -177,9 +175,6 @@ class Listener:
             keep_alive_timeout=check_timeout("keep_alive_timeout", keep_alive_timeout),
             proxies=check_proxies(trusted_proxies, forwarded_headers, proxy_protocol),
         )
-        check_count("max_connections", max_connections)
-        check_count("max_connections_per_address", max_connections_per_address)
-        check_count("max_buffered_bytes", max_buffered_bytes)
         bounds = Bounds(max_connections, max_connections_per_address, max_buffered_bytes)
         self._router = Router()
         self._tally = Tally()
@@ -485,8 +480,12 @@ class Listener:
         return list(self._addresses)
 
     def stats(self) -> ListenerStats:
-        """Return what was counted since this was made. Any thread."""
+        """Return what was counted since this was made."""
         return self._reception.stats()
+
+    def connections(self) -> list[ConnectionInfo]:
+        """Return the connections that are open, and what each has carried."""
+        return self._reception.infos()
 
 
 _listeners: weakref.WeakSet[Listener] = weakref.WeakSet()

@@ -63,6 +63,7 @@ class Opening:
         transport: The socket.
         head: The request as it came, once it is complete.
         introduction: What a proxy has begun the connection with, or None.
+        status: What it was refused with, or None.
     """
 
     __slots__ = (
@@ -82,6 +83,7 @@ class Opening:
         "_timer",
         "head",
         "introduction",
+        "status",
         "transport",
     )
 
@@ -120,6 +122,7 @@ class Opening:
         self._idle = resumed  # nothing of the request has come
         self._head_timeout = head_timeout
         self.head = b""
+        self.status: int | None = None
         loop.own(self)
         register = loop.modify if resumed else loop.register
         try:
@@ -283,16 +286,17 @@ class Opening:
         if self._phase is not _Phase.WAITING:
             return
         try:
-            self._answer(refusal_response(refusal))
+            self._answer(refusal)
         except OSError as exc:
             self._client_lost(exc)
 
     def refuse(self, refusal: Refusal, *, head_only: bool = False) -> None:
         """Answer with a status other than 101, and end the connection."""
-        self._answer(refusal_response(refusal, head_only=head_only))
+        self._answer(refusal, head_only)
 
-    def _answer(self, response: bytes) -> None:
-        self._out = response
+    def _answer(self, refusal: Refusal, head_only: bool = False) -> None:
+        self.status = refusal.status
+        self._out = refusal_response(refusal, head_only=head_only)
         self._phase = _Phase.REFUSING
         self._on_lost = nothing
         self._restart_timer(_LEAVE)

@@ -312,6 +312,8 @@ class Reception(Hall):
         self._refusing.discard(opening)
         if opening.transport.sock.fileno() < 0:  # else it was taken
             self.leave(opening.transport)
+        if opening.status is not None:
+            self.count_refusal(opening.status)
         self._tally.closed()
 
     def leave(self, who: object) -> None:
