@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import re
 import weakref
 from collections.abc import Callable
 from types import FunctionType
@@ -52,6 +53,9 @@ class _Found(NamedTuple):
     has: frozenset[str]
     streamed: frozenset[str]
 
+
+# Callbacks that have returned something: a warning for each is enough.
+_talkative: set[tuple[type, int]] = set()
 
 # By class, of those whose instances all have the same callbacks.
 _known: weakref.WeakKeyDictionary[type, _Found] = weakref.WeakKeyDictionary()
@@ -144,6 +148,9 @@ def _is_plain(service: object, cls: type) -> bool:
 
 def _check_names(service: object, cls: type) -> None:
     for name in dir(service):
+        meant = _in_our_spelling(name)
+        if meant is not None:
+            raise TypeError(f"{cls.__name__}.{name} is no callback; did you mean {meant}?")
         if name.startswith("on_") and name not in _CALLBACKS:
             near = [_ALIASES[name]] if name in _ALIASES else []
             near += [callback for callback in _CALLBACKS if callback.startswith(name)]
@@ -153,6 +160,15 @@ def _check_names(service: object, cls: type) -> None:
                 + (f"; did you mean {near[0]}?" if near else ".")
                 + f" There are {', '.join(_CALLBACKS)}; other methods must not begin with on_"
             )
+
+
+def _in_our_spelling(name: str) -> str | None:
+    """Return the callback that `onMessage` or the like stands for, if it does for one."""
+    if name[:2] != "on" or not name[2:3].isupper():
+        return None
+    found = re.sub("[A-Z]", lambda upper: f"_{upper[0].lower()}", name)
+    found = _ALIASES.get(found, found)
+    return found if found in _CALLBACKS else None
 
 
 def _check_signature(service: object, cls: type, name: str) -> bool:
@@ -270,8 +286,8 @@ class Runner:
         try:
             callback = self._whole.get(opcode)
             if callback is not None:
-                if not self._connection.closed_here:
-                    callback(self._endpoint, data)
+                if not self._connection.closed_here and callback(self._endpoint, data) is not None:
+                    self._returned(event)
                 return
             calls = self._calls
             if calls is None:
@@ -309,6 +325,20 @@ class Runner:
         cls = service if isinstance(service, type) else type(service)
         name = names[event.opcode] if self._calls is not None else "__init__"
         return f"{cls.__name__}.{name} at {self._where}"
+
+    def _returned(self, event: Event) -> None:
+        """A callback has returned something, perhaps to have it sent: say once that it is not."""
+        service = self._spec.service
+        cls = service if isinstance(service, type) else type(service)
+        if (cls, event.opcode) not in _talkative:
+            _talkative.add((cls, event.opcode))
+            log_safely(
+                self._log,
+                logging.WARNING,
+                "%s returned something, which is not sent: send it with caller.send_text(...) "
+                "or the like",
+                self.describe_call(event),
+            )
 
     def _untold(self, error: BaseException) -> None:
         """There is no on_error: nobody else would say why the connection has ended."""

@@ -356,10 +356,10 @@ class TLSConfig:
         return context
 
     def _load(self, purpose: ssl.Purpose) -> ssl.SSLContext:
-        for path in (self.ca_file, self.cert_file, self.key_file):
+        for name in ("ca_file", "cert_file", "key_file"):
+            path = getattr(self, name)
             if path is not None:
-                with open(path, "rb"):  # the errors of `ssl` do not name the file
-                    pass
+                _check_readable(name, path)
         try:
             context = make_context(purpose, self.ca_file)
         except ssl.SSLError as exc:
@@ -378,6 +378,16 @@ class TLSConfig:
                 what += f" with the key_file {str(self.key_file)!r}"
             raise ValueError(f"{what} cannot be used: {_about(exc)}") from exc
         return context
+
+
+def _check_readable(name: str, path: str | os.PathLike[str]) -> None:
+    """Raise if a file cannot be read; the errors of `ssl` do not name it."""
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as exc:
+        text = f"the {name} cannot be read: {exc.strerror}"
+        raise type(exc)(exc.errno, text, os.fspath(path)) from None
 
 
 def _about(error: ssl.SSLError) -> str:

@@ -736,7 +736,10 @@ def test_a_proxy_that_is_away(scheme: str) -> None:
         url = f"{scheme}://127.0.0.1:{nobody.getsockname()[1]}"
         with pytest.raises(syncws.ProxyError) as caught:
             syncws.Client(WS, proxy=url)
-    assert str(caught.value) == f"connecting with the proxy {url} failed: Connection refused"
+    assert str(caught.value) == (
+        f"connecting with the proxy {url} failed: Connection refused; is it running, and is "
+        "that its port?"
+    )
     assert caught.value.proxy == url
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 

@@ -32,6 +32,9 @@ _STAGGER = 0.25
 
 _IN_PROGRESS = frozenset((errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN, errno.EINTR))
 
+# X509_V_ERR_..._ISSUER_CERT, SELF_SIGNED_..., UNABLE_TO_VERIFY_LEAF_SIGNATURE of OpenSSL.
+_UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
+
 
 class _Address(NamedTuple):
     family: int
@@ -235,6 +238,8 @@ class _Attempt:
     def failure(self, error: OSError) -> ConnectError:
         """Return what is raised for an error of the system's or of TLS."""
         text = f"{self.step} failed: {_reason(error, self._via)}"
+        if isinstance(error, ConnectionRefusedError):
+            text += "; is it running, and is that its port?"
         if isinstance(error, ssl.SSLError):
             return TLSError(text)
         return ConnectError(text) if self._via is None else ProxyError(text, self._via)
@@ -245,7 +250,17 @@ def _reason(exc: OSError, proxy: str | None = None) -> str:
         if proxy is not None:
             return "the proxy does not speak TLS there; is its address one of http://?"
         return "the server does not speak TLS there; is its address one of ws://?"
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return _distrust(exc)
     return exc.strerror or str(exc) or type(exc).__name__
+
+
+def _distrust(error: ssl.SSLCertVerificationError) -> str:
+    """Return why a certificate was refused, and what can be done."""
+    text = f"its certificate was refused: {error.verify_message.rstrip('.')}"
+    if error.verify_code in _UNKNOWN_AUTHORITY:
+        return f"{text}; if its authority is your own, ssl=syncws.TLSConfig(ca_file=...) names it"
+    return text
 
 
 def _open_unix(path: str, deadline: Deadline, cancel: Cancel) -> socket.socket:

@@ -60,6 +60,9 @@ _LOGGED = 200
 _HEAD_END = b"\r\n\r\n"
 # A bare LF, a bare CR, a folded line, a control character: what two parsers on
 # the way may read differently. RFC 9112 sections 2.2 and 5.2.
+# What a TLS connection begins with: a handshake record. RFC 8446 section 5.1.
+_TLS = b"\x16\x03"
+
 _SMUGGLING = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\n(?=[ \t])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ABSOLUTE_FORM = re.compile(
     r"(?:https?|wss?)://(?:\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()*+,;=%\-]+)(?::[0-9]{0,5})?(?=[/?]|\Z)",
@@ -113,6 +116,10 @@ class HeadReader:
         buffer += data
         found = buffer.find(_HEAD_END, max(0, seen - 3), self._max_size)
         end = min(len(buffer), self._max_size) if found < 0 else found + len(_HEAD_END)
+        if buffer.startswith(_TLS):
+            raise HeadError(
+                400, "The request is a TLS handshake, and ws:// is spoken here: wss:// needs ssl."
+            )
         if _SMUGGLING.search(buffer, max(0, seen - 1), end):
             raise HeadError(
                 400,

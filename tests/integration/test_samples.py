@@ -66,7 +66,11 @@ def test_the_client_of_the_retry_sample_comes_back() -> None:
     assert lines[-2:] == ["text: You said: hello again", "closed: 1000"]
     first = r"reconnect: attempt 1 at ws://localhost:PORT/ in 0\.\d+ s "
     assert re.fullmatch(first + r"\(the connection is closed: .*\)", lines[1])
-    refused = [line for line in lines if line.endswith("failed: Connection refused)")]
+    refused = [
+        line
+        for line in lines
+        if line.endswith("failed: Connection refused; is it running, and is that its port?)")
+    ]
     assert refused
     numbers = [int(found) for found in re.findall(r"attempt (\d+) at", "\n".join(lines))]
     assert numbers == sorted(numbers)
