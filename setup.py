@@ -82,6 +82,7 @@ FUZZ = [
     "atheris; python_version < '3.15' and platform_system == 'Linux' "
     "and platform_machine == 'x86_64' and implementation_name == 'cpython'",
 ]
+DOCS = ["furo", "myst-parser", "sphinx>=7", "sphinx-copybutton"]
 DEV = [*TEST, *COV, "mypy", "ruff", "tox"]
 
 setup(
@@ -112,6 +113,7 @@ setup(
         "cov": COV,
         "bench": BENCH,
         "fuzz": FUZZ,
+        "docs": DOCS,
         "dev": DEV,
     },
     keywords=["websocket", "threads", "synchronous", "server", "client", "rfc6455"],

@@ -27,6 +27,7 @@ EXTRAS = {
     "cov",
     "bench",
     "fuzz",
+    "docs",
     "dev",
 }
 

@@ -32,7 +32,17 @@ from tests.support import HANG, authority, interpreter
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = ("from-ballerina", "from-flask-sock", "from-websocket-client", "from-websockets")
-ALL_PAGES = (*PAGES, "client-proxies", "clients", "groups", "processes", "security")
+ALL_PAGES = (
+    *PAGES,
+    "chat",
+    "client-proxies",
+    "clients",
+    "first-service",
+    "groups",
+    "observability",
+    "processes",
+    "security",
+)
 
 # Runs a server's block of code in a thread and a client's in this one, on a port that is free.
 PAIR = """
@@ -245,6 +255,15 @@ with syncws.Client(url, ssl=tls, auth=("ann", "secret")) as client:
 """
 
 
+# Has the test of the page on chats run with the listener that its code has started.
+LATE = """
+import types
+
+test_late_comers_see_what_was_said(types.SimpleNamespace(port=9090))
+print("seen")
+"""
+
+
 class Block(NamedTuple):
     """The n-th block of ours on a page."""
 
@@ -282,6 +301,8 @@ RUNS: list[tuple[Block | str, Block | str, list[str]]] = [
     (Block("processes", 0), PROCESS, ["You said to process N: hello"]),
     (Block("processes", 1), Block("clients", 1), ["hello"]),
     (Block("README", 2), ROOM, ["401 b'Who are you?'", "ann: hello"]),
+    (Block("first-service", 0), Block("first-service", 1), ["Who are you?", "Hello, Anna!"]),
+    (Block("chat", 0), Block("chat", 1), ["Anna says: hello", "400 Say who you are: ?name=..."]),
 ]
 
 
@@ -354,6 +375,26 @@ def test_our_code_runs(server: Block | str, client: Block | str, said: list[str]
         check=False,
     )
     assert (done.stdout.splitlines(), done.stderr, done.returncode) == (said, "", 0)
+
+
+def test_the_test_of_the_page_on_chats_passes() -> None:
+    test_our_code_runs(Block("chat", 0), Block("chat", 2).code + LATE, ["seen"])
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_code_for_observability_runs(number: int) -> None:
+    code = re.sub("9090|9091|9100", "0", blocks("observability")[number])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=HANG,
+        check=False,
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    if number == 1:
+        assert done.stdout.startswith("ConnectionStats(bytes_received=5, bytes_sent=5, ")
 
 
 @pytest.fixture
@@ -489,6 +530,8 @@ def test_all_our_code_is_run() -> None:
     run |= {Block("README", n) for n in (0, 1, 3)}  # by the tests above
     run.add(Block("security", 0))
     run |= {Block("client-proxies", n) for n in range(3)}
+    run |= {Block("observability", n) for n in range(4)}
+    run.add(Block("chat", 2))
     run.add(Block("from-flask-sock", 0))  # with those of the page on Flask, see test_flask
     pages = ("README", *ALL_PAGES)
     assert run == {Block(page, n) for page in pages for n in range(len(blocks(page)))}
@@ -569,11 +612,15 @@ LINKING = [
     "../README",
     "../SECURITY",
     "abuse-cases",
+    "architecture",
+    "command-line",
     "django",
     "flask",
     "performance",
     "proxies",
+    "reference",
     "scaling",
+    "troubleshooting",
     "wsgi-servers",
     *ALL_PAGES,
 ]
@@ -600,3 +647,14 @@ def anchors(path: Path) -> set[str]:
     """Return what links to a page's titles end with."""
     titles = re.findall(r"^#+ (.*)$", without_code(path), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    trees = re.findall(r"```{toctree}\n.*?\n\n(.*?)\n```", text_of("index"), re.DOTALL)
+    listed = [page for tree in trees for page in tree.split()]
+    assert sorted(listed) == sorted(path.stem for path in DOCS.glob("*.md") if path.stem != "index")
+
+
+def test_the_reference_has_every_public_name() -> None:
+    named = re.findall(r"^\.\. auto\w+:: syncws\.(\w+)$", text_of("reference"), re.MULTILINE)
+    assert sorted(named) == sorted(syncws.__all__)
