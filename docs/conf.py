@@ -56,6 +56,7 @@ _WHOLE = {"reporting": "SECURITY.md", "changes": "CHANGES.md"}
 def _redirect(app: Sphinx, name: str, source: list[str]) -> None:
     if name in _WHOLE:
         text = (ROOT / _WHOLE[name]).read_text(encoding="utf-8")
+        text = text.replace("# Security\n", "# Reporting a vulnerability\n", 1)
         source[0] = text.replace("](docs/", "](").replace("](CHANGES.md)", "](changes.md)")
     for target, page in _ELSEWHERE.items():
         source[0] = source[0].replace(f"]({target})", f"]({page})")
