@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import trustme
 
 import syncws
@@ -51,6 +52,7 @@ __all__ = [
     "frame",
     "interpreter",
     "listening",
+    "news",
     "open_pair",
     "pass_time",
     "server_tls",
@@ -116,6 +118,15 @@ def wait_until(condition: Callable[[], object]) -> None:
             return
         never.wait(0.002)
     raise AssertionError("it never came")
+
+
+def news(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Return what a server has logged beside the line that each connection ends with."""
+    return [
+        record
+        for record in caplog.records
+        if record.name == "syncws.server" and not record.msg.startswith("connection %s closed")
+    ]
 
 
 class Gate:

@@ -239,7 +239,7 @@ class _Attempt:
         """Return what is raised for an error of the system's or of TLS."""
         text = f"{self.step} failed: {_reason(error, self._via)}"
         if isinstance(error, ConnectionRefusedError):
-            text += "; is it running, and is that its port?"
+            text += ": nothing listens there"
         if isinstance(error, ssl.SSLError):
             return TLSError(text)
         return ConnectError(text) if self._via is None else ProxyError(text, self._via)

@@ -14,7 +14,7 @@ from tests.abuse.door import App
 from tests.abuse.hostile import Bystanders, beside, everything
 from tests.abuse.watch import watched
 from tests.introductions import LINE, TLS, V4, introduction_2, local, value
-from tests.support import RawPeer, ServerRecorder, Task, listening, server_tls, wait_until
+from tests.support import RawPeer, ServerRecorder, Task, listening, news, server_tls, wait_until
 
 
 class Scene:
@@ -193,8 +193,9 @@ def test_who_goes_around_the_proxy_is_turned_away(
     ):
         assert scene.answer(header + RawPeer.request()) == b""
         scene.stayed_shut()
-        wait_until(lambda: caplog.messages)
-    (message,) = caplog.messages
+        wait_until(lambda: news(caplog))
+    (record,) = news(caplog)
+    message = record.getMessage()
     assert message.startswith("turned ('127.0.0.1', ")
 
 

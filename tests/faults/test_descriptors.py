@@ -16,7 +16,16 @@ import syncws
 from syncws.server.acceptor import Acceptor
 from syncws.server.opening import Opening
 from tests.faults.ends import clocked, closed_error, serves_on, settle
-from tests.support import HANG, RawPeer, RawServer, ServerRecorder, Task, interpreter, listening
+from tests.support import (
+    HANG,
+    RawPeer,
+    RawServer,
+    ServerRecorder,
+    Task,
+    interpreter,
+    listening,
+    news,
+)
 
 CODES = [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM]
 NAMES = [errno.errorcode[code] for code in CODES]
@@ -82,7 +91,7 @@ def test_accept_fails_for_a_while(code: int, caplog: pytest.LogCaptureFixture) -
                 service.expect("on_close", 1006, "")
             peer.finish()
             service.expect("on_close", 1000, "")
-    lines = [record for record in caplog.records if record.name == "syncws.server"]
+    lines = news(caplog)
     assert [line.levelno for line in lines] == [logging.ERROR] * 3
     for line in lines:
         assert line.getMessage() == (

@@ -34,6 +34,7 @@ from tests.support import (
     frame,
     interpreter,
     listening,
+    news,
     open_pair,
     wait_until,
 )
@@ -718,7 +719,7 @@ def test_messages_behind_the_loss_of_the_connection_are_not_delivered(
             service.expect("on_error")
         service.expect("on_close", 1006, "")
         service.quiet()
-    (record,) = (record for record in caplog.records if record.name == "syncws.server")
+    (record,) = news(caplog)
     assert record.levelno == (logging.ERROR if how == "raises" else logging.INFO)
     assert bool(record.exc_info) is (how == "raises")
 

@@ -24,6 +24,7 @@ from tests.support import (
     ServerRecorder,
     client_tls,
     listening,
+    news,
     server_tls,
     wait_until,
 )
@@ -382,4 +383,4 @@ def test_looking_whether_somebody_is_here_is_no_news(caplog: pytest.LogCaptureFi
         for _ in range(5):
             RawPeer.dial(listener).abort()
         assert caller_of(listener, service, before=LINE).remote_address == CLIENT
-    assert caplog.messages == []
+    assert news(caplog) == []
