@@ -737,8 +737,7 @@ def test_a_proxy_that_is_away(scheme: str) -> None:
         with pytest.raises(syncws.ProxyError) as caught:
             syncws.Client(WS, proxy=url)
     assert str(caught.value) == (
-        f"connecting with the proxy {url} failed: Connection refused; is it running, and is "
-        "that its port?"
+        f"connecting with the proxy {url} failed: Connection refused: nothing listens there"
     )
     assert caught.value.proxy == url
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)

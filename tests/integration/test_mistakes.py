@@ -138,8 +138,7 @@ MISTAKES = {
     "nobody listens": Mistake(
         lambda site: syncws.Client(f"ws://localhost:{closed_port()}/"),
         syncws.ConnectError,
-        "connecting with localhost port PORT failed: Connection refused; is it running, and is "
-        "that its port?",
+        "connecting with localhost port PORT failed: Connection refused: nothing listens there",
     ),
     "wss:// to a listener without TLS": Mistake(
         lambda site: syncws.Client(f"wss://localhost:{site.port}/chat"),
