@@ -100,7 +100,10 @@ setup(
     zip_safe=False,
     python_requires=">=3.10",
     install_requires=["wsproto>=1.3"],
-    entry_points={"console_scripts": ["syncws = syncws.cli:main"]},
+    entry_points={
+        "console_scripts": ["syncws = syncws.cli:main"],
+        "pytest11": ["syncws = syncws.testing.plugin"],
+    },
     extras_require={
         "cli": CLI,
         "django": DJANGO,

@@ -25,6 +25,9 @@ class FakeInbox:
         self.calls: list[str] = []
         self.answer = True
 
+    def total(self) -> int:
+        return 0
+
     def put(self, event: Event) -> bool:
         self.events.append(event)
         return self.answer

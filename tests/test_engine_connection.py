@@ -70,6 +70,9 @@ class ScriptedInbox:
         self.refuses_to_pause = False
         self.closes = 0
 
+    def total(self) -> int:
+        return 0
+
     def put(self, event: Event) -> bool:
         self.events.append(event)
         return self.is_full

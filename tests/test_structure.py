@@ -44,6 +44,7 @@ RESERVED = {
     "werkzeug": "integrations",
     "django": "integrations",
     "prometheus_client": "integrations",
+    "pytest": "testing",
     "click": "cli",
     "prompt_toolkit": "cli",
     "rich": "cli",

@@ -197,7 +197,8 @@ class Client(Receiver, Endpoint):
             )
         self._cookies = CookieStore(cookies)
         tls = tls_context(ssl)
-        dialers = [Dialer(url, config, tls, path, self._cookies, proxies) for url in urls]
+        network = self._engine.network
+        dialers = [Dialer(url, config, tls, path, self._cookies, proxies, network) for url in urls]
         opened = _connect(dialers, course)
         self._url = dialers[course.target if course else 0].url
         self._begin(opened, dialers, course, retry or _LOSS, config, spec, ready_on_connect)

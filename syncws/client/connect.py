@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..config import ClientConfig
+from ..engine.engine import Network
 from ..engine.tls import ROOM, TLSTransport
 from ..engine.transport import Transport, make_transport
 from ..errors import ConnectError, ConnectTimeout, ProxyError, TLSError, WebSocketError
@@ -123,6 +124,7 @@ def connect(
     proxy: Proxy | None = None,
     headers: Sequence[tuple[str, str]] = (),
     cancel: Cancel | None = None,
+    network: Network | None = None,
 ) -> tuple[Transport, Agreement]:
     """Connect, do TLS and the opening handshake; all within `handshake_timeout`.
 
@@ -134,6 +136,7 @@ def connect(
         proxy: The proxy to go through, if there is to be one.
         headers: Request headers beside those of `config`.
         cancel: What can end this early.
+        network: What takes the place of the system's sockets.
 
     Raises:
         ConnectError: No WebSocket came about; the text says how far it got.
@@ -146,7 +149,7 @@ def connect(
     )
     cancel = cancel or Cancel()
     cancel.check()
-    attempt = _Attempt(uri, config, proxy, unix_path, cancel)
+    attempt = _Attempt(uri, config, proxy, unix_path, cancel, network)
     try:
         way = attempt.reach()
         transport = attempt.secured(way, ssl_context)
@@ -178,8 +181,10 @@ class _Attempt:
         proxy: Proxy | None,
         unix_path: str | None,
         cancel: Cancel,
+        network: Network | None,
     ) -> None:
         self._uri = uri
+        self._network = network
         self._deadline = Deadline(config.handshake_timeout)
         self._proxy = proxy
         self._unix_path = unix_path
@@ -193,16 +198,12 @@ class _Attempt:
     def reach(self) -> Way:
         """Connect to the server, or to the proxy and have that do it."""
         proxy = self._proxy
-        if self._unix_path is not None:
-            self.step = f"connecting with {self._server}"
-            self._sock = _open_unix(self._unix_path, self._deadline, self._cancel)
-            return Way(self._sock)
         if proxy is None:
             self.step = f"connecting with {self._server}"
-            self._sock = _open(self._uri.host, self._uri.port, self._deadline, self._cancel)
+            self._sock = self._open(self._uri.host, self._uri.port)
             return Way(self._sock)
         self.step = f"connecting with the proxy {proxy.uri}"
-        self._sock = _open(proxy.uri.host, proxy.uri.port, self._deadline, self._cancel)
+        self._sock = self._open(proxy.uri.host, proxy.uri.port)
         wire: socket.socket | TLSTransport = self._sock
         if proxy.uri.scheme == "https":
             self.step = f"the TLS handshake with the proxy {proxy.uri}"
@@ -215,6 +216,15 @@ class _Attempt:
         self._via = None
         self._server += f" through the proxy {proxy.uri}"
         return way
+
+    def _open(self, host: str, port: int) -> socket.socket:
+        if self._network is not None:
+            sock: socket.socket = self._network.connect(port, self._unix_path)
+            self._cancel.watch(sock)
+            return sock
+        if self._unix_path is not None:
+            return _open_unix(self._unix_path, self._deadline, self._cancel)
+        return _open(host, port, self._deadline, self._cancel)
 
     def secured(self, way: Way, context: ssl.SSLContext | None) -> Transport:
         """Do TLS with the server, if there is to be TLS."""

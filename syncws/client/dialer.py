@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..config import ClientConfig
 from ..endpoint import Address, peer_addresses
+from ..engine.engine import Network
 from ..engine.transport import Transport
 from ..errors import ConnectError, HandshakeRejected
 from ..protocol.client_handshake import Agreement
@@ -50,6 +51,7 @@ class Dialer:
         unix_path: A Unix-domain socket in place of the URL's host and port.
         cookies: The client's cookies.
         proxies: What says which proxy to go through, now and always.
+        network: What takes the place of the system's sockets.
 
     Attributes:
         url: The address without user and password.
@@ -63,6 +65,7 @@ class Dialer:
         unix_path: str | None,
         cookies: CookieStore,
         proxies: Proxies | None = None,
+        network: Network | None = None,
     ) -> None:
         self._uri = uri = parse_uri(url)
         if tls is not None and not uri.secure:
@@ -71,7 +74,10 @@ class Dialer:
         self._tls = tls
         self._unix_path = unix_path
         self._cookies = cookies
-        self._proxy = proxies.find(uri) if proxies is not None else None
+        self._network = network
+        self._proxy = None
+        if proxies is not None:
+            self._proxy = proxies.find(uri, environment=network is None)
         # A Cookie header that was given by hand is the whole truth.
         self._by_hand = any(name.lower() == "cookie" for name, _ in config.headers)
         self.url = f"{'wss' if uri.secure else 'ws'}://{uri.host_header}{uri.target}"
@@ -95,6 +101,7 @@ class Dialer:
                 proxy=self._proxy,
                 headers=headers,
                 cancel=cancel,
+                network=self._network,
             )
         except HandshakeRejected as exc:
             self._cookies.keep(self._uri, exc.response.headers)

@@ -84,14 +84,18 @@ class Proxies:
         if self._tls is not None and scheme != "https":
             raise ValueError("proxy_ssl is given, but proxy is no https:// URL")
 
-    def find(self, target: WebSocketURI) -> Proxy | None:
+    def find(self, target: WebSocketURI, *, environment: bool = True) -> Proxy | None:
         """Return the proxy for an address; None: there is to be none.
+
+        Args:
+            target: The address.
+            environment: Whether the environment's settings are of use there.
 
         Raises:
             ValueError: The environment's is none.
             ImportError: What SOCKS takes is not installed.
         """
-        uri = self._only or (_from_environment(target) if self._ask else None)
+        uri = self._only or (_from_environment(target) if self._ask and environment else None)
         if uri is None:
             return None
         if uri.is_socks:

@@ -36,7 +36,7 @@ class Relay:
         error: What the connection failed with, if the inbox was to hear of that.
     """
 
-    __slots__ = ("_concluding", "_inbox", "error", "hears_close", "on_last")
+    __slots__ = ("_before", "_concluding", "_inbox", "error", "hears_close", "on_last")
 
     def __init__(self, inbox: Inbox, concluding: Concluding) -> None:
         self._inbox = inbox
@@ -44,6 +44,7 @@ class Relay:
         self.hears_close = inbox.hears_close
         self.on_last: Callable[[], None] = nothing
         self.error: BaseException | None = None
+        self._before = inbox.total()  # what other connections have delivered
 
     @property
     def on_room(self) -> Callable[[], None]:
@@ -83,6 +84,10 @@ class Relay:
     def waiting(self) -> int:
         """See `Inbox`."""
         return self._inbox.waiting()
+
+    def total(self) -> int:
+        """See `Inbox`."""
+        return self._inbox.total() - self._before
 
     def bound(self, max_count: int, max_size: int) -> None:
         """See `Inbox`."""

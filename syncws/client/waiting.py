@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 import ssl
+from typing import Any
 
 from ..engine.tls import TLSTransport
 from ..engine.transport import Transport
@@ -25,12 +26,16 @@ def remaining(deadline: Deadline) -> float | None:
     return seconds
 
 
-def wait(sock: socket.socket, writable: bool, deadline: Deadline) -> None:
+def wait(sock: Any, writable: bool, deadline: Deadline) -> None:
     """Wait until the socket can be written to or, if not `writable`, read from.
 
     Raises:
         TimeoutError: It was not in time.
     """
+    if not isinstance(sock, socket.socket):  # of a network that is none of the system's
+        if not sock.wait_ready(writable, remaining(deadline)):
+            raise TimeoutError
+        return
     with selectors.DefaultSelector() as selector:
         selector.register(sock, selectors.EVENT_WRITE if writable else selectors.EVENT_READ)
         if not selector.select(remaining(deadline)):

@@ -84,7 +84,6 @@ class Connection:
         "_auto_pong",
         "_began",
         "_budget",
-        "_bytes_received",
         "_client",
         "_config",
         "_decoder",
@@ -100,6 +99,7 @@ class Connection:
         "_reading",
         "_rest",
         "_state",
+        "_surplus",
         "_take",
         "_timer",
         "_transport",
@@ -136,7 +136,8 @@ class Connection:
 
         # Owned by the I/O thread.
         self._decoder = decoder
-        self._bytes_received = self._messages_received = 0
+        self._messages_received = 0
+        self._surplus = 0  # bytes of messages beyond the sizes that the inbox adds up
         self._mask = 0  # what the selector waits for; 0: not registered
         self._reading = False
         # Receives and decodes plain frames in one go, where the transport can.
@@ -212,10 +213,8 @@ class Connection:
                     self._messages_received += len(got)
                     for message in got:
                         data = message[1]
-                        if data.__class__ is bytes or data.isascii():
-                            self._bytes_received += len(data)
-                        else:
-                            self._bytes_received += len(data.encode())
+                        if data.__class__ is str and not data.isascii():
+                            self._surplus += _surplus(data)
                         full = put(message)
                 if full:
                     self._pause()
@@ -330,7 +329,7 @@ class Connection:
                 if 0 < opcode <= BINARY:
                     # RFC 6455 section 1.4 lets us ignore data once we have closed.
                     if self._state is _OPEN:
-                        self._bytes_received += _size(event[1])
+                        self._surplus += _surplus(event[1])
                         self._messages_received += event[2]
                         full = inbox.put(event)
                 else:
@@ -731,7 +730,7 @@ class Connection:
         out = self.outbound
         lasted = self._lasted
         return ConnectionStats(
-            self._bytes_received,
+            self._inbox.total() + self._surplus,
             out.bytes_sent,
             self._messages_received,
             out.messages_sent,
@@ -820,7 +819,7 @@ class Connection:
 
         The I/O thread, which alone can bring that about, does not wait.
         """
-        deadline = Deadline(0.0 if self._loop.in_thread() else timeout, self._loop.clock)
+        deadline = Deadline(0.0 if self._loop.in_thread() else timeout)
         with self.outbound.lock:
             condition = self.outbound.waiting()
             while self._state is not State.CLOSED:
@@ -876,9 +875,9 @@ class Connection:
         self._read_on()
 
 
-def _size(data: str | bytes) -> int:
-    """Return the bytes of a message, text as UTF-8."""
-    return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
+def _surplus(data: str | bytes) -> int:
+    """Return how many bytes a message has beyond its length: in UTF-8, if it is text."""
+    return 0 if isinstance(data, bytes) or data.isascii() else len(data.encode()) - len(data)
 
 
 def _fit(reason: str) -> str:

@@ -67,6 +67,9 @@ class Inbox(Protocol):
     def waiting(self) -> int:
         """Return the bytes that wait, and what they take up beside."""
 
+    def total(self) -> int:
+        """Return the size of all messages delivered: bytes, and characters of text."""
+
     def bound(self, max_count: int, max_size: int) -> None:
         """Set the bounds that `put` and `pause` go by."""
 
@@ -114,6 +117,10 @@ class _Bound:
         """Return the bytes that wait, and what they take up beside."""
         return self._added - self._taken + _OVERHEAD * self._count()
 
+    def total(self) -> int:
+        """Return the size of all messages delivered: bytes, and characters of text."""
+        return self._added
+
     def bound(self, max_count: int, max_size: int) -> None:
         """Set other bounds."""
         self._max_count = max_count
@@ -158,7 +165,7 @@ class Dispatcher(_Bound):
         current: The event that is handled now, if one is.
     """
 
-    __slots__ = ("_handle", "_inbox", "_loop", "_on_done", "_running", "current")
+    __slots__ = ("_beside", "_handle", "_inbox", "_loop", "_on_done", "_running", "current")
 
     hears_close = False
 
@@ -173,6 +180,7 @@ class Dispatcher(_Bound):
     ) -> None:
         super().__init__(max_count, max_size)
         self.current: Event | None = None
+        self._beside = 0  # the part of `_added` that is no message's
         self._handle = handle
         self._loop = loop
         self._on_done = on_done
@@ -191,6 +199,8 @@ class Dispatcher(_Bound):
         """Deliver `event`; return whether what waits has reached its bound."""
         if event[0] > 0:
             self._added += len(event[1])
+            if event[0] > BINARY:
+                self._beside += len(event[1])
         inbox = self._inbox
         inbox.append(event)
         if self._running.acquire(False):
@@ -207,6 +217,9 @@ class Dispatcher(_Bound):
 
     def _count(self) -> int:
         return len(self._inbox)
+
+    def total(self) -> int:
+        return self._added - self._beside
 
     # -- Worker thread ---------------------------------------------------
 

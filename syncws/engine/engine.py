@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..timing import Deadline, check_timeout
 from .lane import Lanes
@@ -17,11 +17,29 @@ from .lookout import Running
 from .loop import CURRENT, IOLoop
 from .workers import PoolStats, WorkerPool, parallel_threads
 
-__all__ = ["Engine", "EngineStats", "default_engine", "engine_of"]
+__all__ = ["Engine", "EngineStats", "Network", "default_engine", "engine_of"]
 
 # Seconds that ending threads are waited for: they have nothing left to do,
 # unless a callback does not return.
 _JOIN = 1.0
+
+
+class Network(Protocol):
+    """What takes the place of the system's sockets. Any thread."""
+
+    def listen(self, port: int, unix_path: str | None) -> Any:
+        """Return a listening socket for a port, 0 for a free one, or a path.
+
+        Raises:
+            OSError: It cannot be listened on.
+        """
+
+    def connect(self, port: int, unix_path: str | None) -> Any:
+        """Return a socket that is connected.
+
+        Raises:
+            OSError: Nobody listens there.
+        """
 
 
 class EngineStats(NamedTuple):
@@ -48,14 +66,16 @@ class _Runtime:
 
     def __init__(
         self,
+        loop: IOLoop,
+        pool_type: type[WorkerPool],
         name: str,
         workers: int,
         max_workers: int,
         slow_after: float | None,
         owner: object,
     ) -> None:
-        self.loop = IOLoop(f"{name}-io", owner=owner)
-        self.pool = WorkerPool(
+        self.loop = loop
+        self.pool = pool_type(
             workers,
             max_workers,
             f"{name}-worker",
@@ -99,6 +119,11 @@ class Engine:
     daemonic: they do not keep a process alive.
     """
 
+    #: Where listeners and clients find each other; None: by the system's sockets.
+    network: Network | None = None
+
+    _pool_type = WorkerPool
+
     def __init__(
         self,
         *,
@@ -137,10 +162,19 @@ class Engine:
             if self._runtime is None or not self._runtime.loop.thread.is_alive():
                 self._users = 0
                 self._runtime = _Runtime(
-                    self._name, self._workers, self._max_workers, self._slow_after, self
+                    self._make_loop(f"{self._name}-io"),
+                    self._pool_type,
+                    self._name,
+                    self._workers,
+                    self._max_workers,
+                    self._slow_after,
+                    self,
                 )
             self._users += 1
             return self._runtime.loop
+
+    def _make_loop(self, name: str) -> IOLoop:
+        return IOLoop(name, owner=self)
 
     def lanes(self, loop: IOLoop) -> Lanes:
         """Return the lanes of `loop`, which is acquired."""

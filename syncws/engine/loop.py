@@ -20,7 +20,7 @@ from ..logs import log_safely
 from ..timing import Clock
 from .journal import Journal
 from .lookout import describe_call
-from .poller import MOST_READY, READ, WRITE, make_poller
+from .poller import MOST_READY, READ, WRITE, Poller, make_poller
 from .timers import Timer, Timers
 from .wakeup import Wakeup
 
@@ -85,6 +85,19 @@ class Auditor(Protocol):
         """Something waits for a worker."""
 
 
+class Waker(Failing, Protocol):
+    """What can be made readable from any thread; see `Wakeup`."""
+
+    def on_ready(self, mask: int) -> None:
+        """It is readable."""
+
+    def wake(self) -> None:
+        """Become readable."""
+
+    def close(self) -> None:
+        """Release the descriptors."""
+
+
 class RunQueue(Protocol):
     """What the loop hands runnable work to; see `WorkerPool`."""
 
@@ -132,7 +145,15 @@ class IOLoop:
     many let the workers deal with them.
     """
 
-    def __init__(self, name: str, clock: Clock = time.monotonic, owner: object = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        clock: Clock = time.monotonic,
+        owner: object = None,
+        *,
+        poller: Poller | None = None,
+        wakeup: Waker | None = None,
+    ) -> None:
         self.clock = clock
         self._owner = owner
         self.thread = threading.Thread(target=self.run, name=name, daemon=True)
@@ -154,9 +175,9 @@ class IOLoop:
         self._handlers: set[Owned] = set()
         self._calls: deque[tuple[Failing | None, Callable[..., None], tuple[Any, ...]]] = deque()
         self.dirty: deque[Flushable] = deque()  # what is to be flushed; see `flush_soon`
-        self._wakeup = Wakeup()
+        self._wakeup: Waker = wakeup or Wakeup()
         try:
-            self._poller = make_poller()
+            self._poller = poller or make_poller()
             self._poller.register(self._wakeup, READ, self._wakeup)
         except BaseException:
             self._wakeup.close()
@@ -224,6 +245,10 @@ class IOLoop:
         """Forget `handler`: it has no descriptor any more."""
         self._handlers.discard(handler)
 
+    def has_calls(self) -> bool:
+        """Whether the I/O thread has something to do for others."""
+        return bool(self._calls or self.dirty or self.ready)
+
     def stop(self) -> None:
         """End the thread; what is still registered is aborted."""
         self.call_soon(self._stop)
@@ -264,6 +289,10 @@ class IOLoop:
     def call_at(self, when: float, call: Callable[[], None], owner: Failing) -> Timer:
         """Make `call` at `when` on this loop's clock. `owner` is told if it raises."""
         return self._timers.add(when, functools.partial(self.guard, owner, call))
+
+    def next_due(self) -> float | None:
+        """When the next timer is due on this loop's clock; None: there is none."""
+        return self._timers.next_due()
 
     def run(self) -> None:
         """The thread's body."""

@@ -252,7 +252,8 @@ def make_transport(sock: socket.socket, *, secure: bool = False) -> Transport:
         secure: Whether somebody else sees to TLS.
     """
     sock.setblocking(False)
-    fast = hasattr(extension, "receive")  # Windows has none
+    # Windows has none, and what is no socket of the system's has no descriptor.
+    fast = hasattr(extension, "receive") and isinstance(sock, socket.socket)
     if secure:
         return _SecureFastTransport(sock) if fast else _SecurePlainTransport(sock)
     return FastTransport(sock) if fast else PlainTransport(sock)

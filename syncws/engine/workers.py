@@ -311,6 +311,11 @@ class WorkerPool:
 
     # -- Any thread ------------------------------------------------------
 
+    def is_idle(self) -> bool:
+        """Whether every worker rests, and there is nothing to do."""
+        with self._lock:
+            return not self.queue and len(self._idle) == len(self._workers)
+
     def stats(self) -> PoolStats:
         """Return the state of the pool."""
         with self._lock:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..config import TLSConfig
+from ..engine.engine import Network
 from ..timing import check_timeout
 from ..tls import check_context
 from .acceptor import Sharing, can_share_port, open_sockets
@@ -39,12 +40,16 @@ class Binding(NamedTuple):
     unix_path: str | None
     backlog: int
 
-    def open(self, sharing: Sharing = Sharing.NOBODY) -> list[socket.socket]:
-        """Return listening sockets.
+    def open(
+        self, sharing: Sharing = Sharing.NOBODY, network: Network | None = None
+    ) -> list[socket.socket]:
+        """Return listening sockets: of the system, or of a `network` in its place.
 
         Raises:
             OSError: An address cannot be listened on; the text names it.
         """
+        if network is not None:
+            return [network.listen(self.port, self.unix_path)]
         return open_sockets(self.host, self.port, self.unix_path, self.backlog, sharing)
 
 
@@ -90,8 +95,12 @@ def _is_listening(sock: socket.socket) -> bool:
     return option is None or bool(sock.getsockopt(socket.SOL_SOCKET, option))
 
 
-def copies_of(sockets: Sequence[socket.socket]) -> list[socket.socket]:
-    """Return descriptors of our own for listening sockets."""
+def copies_of(
+    sockets: Sequence[socket.socket], network: Network | None = None
+) -> list[socket.socket]:
+    """Return descriptors of our own for listening sockets, which a `network` has no use for."""
+    if network is not None:
+        raise ValueError("sockets are the system's, and this engine is none for those")
     copies: list[socket.socket] = []
     try:
         for sock in sockets:

@@ -6,15 +6,11 @@ import contextlib
 import enum
 import functools
 import os
-import signal
 import socket
 import ssl as ssl_module
-import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from queue import Empty, SimpleQueue
-from types import FrameType
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..callbacks import ServiceSpec
@@ -40,22 +36,17 @@ from .proxies import check_proxies
 from .reception import HTTPOptions, Reception
 from .routing import Router, parameters_of
 from .stats import ConnectionInfo, ListenerStats
+from .stops import Stops
 from .tally import Tally
 from .upgrade import check_resource
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["Listener"]
+__all__ = ["Listener", "running_on"]
 
 # Seconds that sockets may take to go away once they were aborted.
 _ABORT = 1.0
-
-# Seconds for which serve_forever may sleep through a signal.
-_LOOK = 0.5
-
-# What a signal puts where a stop puts the count of starts: it always counts.
-_SIGNAL = sys.maxsize
 
 _Resource = TypeVar("_Resource", bound=Callable[..., Any])
 
@@ -181,8 +172,7 @@ class Listener:
         self._reception = Reception(
             self._router, self._certificates, options, bounds, self._tally, self._unix_path
         )
-        # What ends serve_forever: a stop, as the count of starts then, or a signal.
-        self._stops: SimpleQueue[int] = SimpleQueue()
+        self._stops = Stops()  # what ends serve_forever
 
         # Guarded by _lock, which `_changed` wraps.
         self._lock = threading.Lock()
@@ -318,7 +308,10 @@ class Listener:
         with self._lock:
             if self._phase is not _Phase.NEW:
                 raise RuntimeError("the listener is started already")
-            opened = self.binding.open(self._sharing) if given is None else copies_of(given)
+            if given is None:
+                opened = self.binding.open(self._sharing, self._engine.network)
+            else:
+                opened = copies_of(given, self._engine.network)
             try:
                 self._loop = loop = self._engine.acquire()
             except BaseException:
@@ -342,7 +335,7 @@ class Listener:
         with self._lock:
             if self._phase is not _Phase.STARTED or self._loop is None or given is None:
                 raise RuntimeError("the listener is not started")
-            opened = copies_of(given)
+            opened = copies_of(given, self._engine.network)
             self._addresses += [address_of(sock.getsockname()) for sock in opened]
             self._reception.also_accept(opened)
 
@@ -411,37 +404,16 @@ class Listener:
         with self._lock:
             started = self._phase is not _Phase.NEW
             start = self._starts
-        while not (started or self._stops.empty()):
-            self._stops.get()  # a signal too many, the last time
-        handlers: dict[int, Any] = {}
+        if not started:
+            self._stops.forget()
         try:
-            if threading.current_thread() is threading.main_thread():
-                for wanted in (signal.SIGINT, signal.SIGTERM):
-                    handlers[wanted] = signal.signal(wanted, self._on_signal)
-            if not started:
-                self.start()
-                start = self._starts
-            # Stops that came before that start are over.
-            while self._next_stop() < start:
-                pass
+            with self._stops.on_signals():
+                if not started:
+                    self.start()
+                    start = self._starts
+                self._stops.wait(start)
         finally:
-            for signum, handler in handlers.items():
-                # None stands for one that was not set from Python.
-                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
             self.stop(stop_timeout)
-
-    def _next_stop(self) -> int:
-        """Wait for what ends `serve_forever`, and wake up now and then.
-
-        A signal that comes right before the thread sleeps is noticed only when
-        it wakes: Python's handler would wait as long, perhaps for ever.
-        """
-        while True:
-            with contextlib.suppress(Empty):
-                return self._stops.get(timeout=_LOOK)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._stops.put(_SIGNAL)  # the one queue that may be filled in a signal handler
 
     def _after_fork(self) -> None:
         """In the child: whoever held a lock, or stopped this, is not here."""
@@ -470,6 +442,11 @@ class Listener:
         return None if self._unix_path is not None or given else self._port
 
     @property
+    def secure(self) -> bool:
+        """Whether it speaks wss://."""
+        return self._certificates.context is not None
+
+    @property
     def binding(self) -> Binding:
         """Where it was told to listen, if it was not given sockets."""
         return Binding(self._host, self._port, self._unix_path, self._backlog)
@@ -486,6 +463,25 @@ class Listener:
     def connections(self) -> list[ConnectionInfo]:
         """Return the connections that are open, and what each has carried."""
         return self._reception.infos()
+
+
+@contextlib.contextmanager
+def running_on(listener: Listener, engine: Engine) -> Iterator[None]:
+    """Have a listener run on another engine, wherever it was made to listen, for a while.
+
+    Raises:
+        RuntimeError: It is started already.
+    """
+    with listener._lock:
+        if listener._phase is not _Phase.NEW:
+            raise RuntimeError("the listener is started already")
+        before = listener._engine, listener._sockets
+        listener._engine, listener._sockets = engine, None
+    try:
+        yield
+    finally:
+        with listener._lock:
+            listener._engine, listener._sockets = before
 
 
 _listeners: weakref.WeakSet[Listener] = weakref.WeakSet()

@@ -9,6 +9,7 @@ import enum
 import logging
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from ..endpoint import address_of
 from ..engine.dispatch import nothing
@@ -262,7 +263,9 @@ class Opening:
         """Whether the client has hung up, as far as the system knows. Any thread."""
         try:
             # Of TLS it sees what is encrypted, which will do.
-            return not socket.socket.recv(self.transport.sock, 1, socket.MSG_PEEK)
+            sock: Any = self.transport.sock
+            receive = socket.socket.recv if isinstance(sock, socket.socket) else type(sock).recv
+            return not receive(sock, 1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
         except OSError:

@@ -42,6 +42,7 @@ ALL_PAGES = (
     "observability",
     "processes",
     "security",
+    "testing",
 )
 
 # Runs a server's block of code in a thread and a client's in this one, on a port that is free.
@@ -532,6 +533,7 @@ def test_all_our_code_is_run() -> None:
     run |= {Block("client-proxies", n) for n in range(3)}
     run |= {Block("observability", n) for n in range(4)}
     run.add(Block("chat", 2))
+    run |= {Block("testing", n) for n in range(9)}  # by test_testing
     run.add(Block("from-flask-sock", 0))  # with those of the page on Flask, see test_flask
     pages = ("README", *ALL_PAGES)
     assert run == {Block(page, n) for page in pages for n in range(len(blocks(page)))}
