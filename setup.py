@@ -51,6 +51,7 @@ TEST = [
     "gevent",
     "gunicorn",
     "hypothesis",
+    "opentelemetry-api",
     "pytest",
     "pytest-timeout",
     "pytest-xdist",

@@ -19,6 +19,7 @@ from .client.client import Client
 from .client.failover import FailoverClient
 from .config import ClientConfig, Compression, RetryConfig, ServiceConfig, TLSConfig
 from .engine.engine import Engine, EngineStats, default_engine
+from .engine.observer import Observer
 from .engine.stats import ConnectionStats
 from .errors import (
     BackplaneError,
@@ -96,6 +97,7 @@ __all__ = [
     "MemoryBackplane",
     "MessageTimeout",
     "MessageTypeError",
+    "Observer",
     "OverloadError",
     "PayloadTooBigError",
     "Presence",

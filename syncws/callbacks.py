@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from .config import ServiceConfig
 from .endpoint import Endpoint, Line
 from .engine.dispatch import CLOSED, IDLE, OPENED, RECONNECT
+from .engine.loop import CURRENT
+from .engine.observer import Observer, observed
 from .errors import Close, ConnectionClosed, Reconnecting
 from .logs import log_safely
 from .protocol.events import BINARY, ERROR, PING, PONG, TEXT, Event
@@ -352,11 +354,17 @@ class Runner:
         """Make the service; here, since a class runs the user's code."""
         self._calls = {}  # should the class raise
         service = self._spec.instance()
-        self._calls = {
+        calls = {
             event: getattr(service, name)
             for name, (_, event) in _CALLBACKS.items()
             if name in self._spec.has
         }
+        observer: Observer | None = getattr(getattr(CURRENT, "owner", None), "observer", None)
+        if observer is not None:
+            for name, (_, event) in _CALLBACKS.items():
+                if event in calls:
+                    calls[event] = observed(observer, name, calls[event])
+        self._calls = calls
         self._whole = {
             opcode: call
             for opcode, call in self._calls.items()

@@ -54,7 +54,24 @@ def test_the_defaults(served: list[serving.Options]) -> None:
         pid_file=None,
         ready_fd=None,
         log_level=20,
+        tls=None,
+        reload=False,
     )
+
+
+def test_options_for_development(served: list[serving.Options]) -> None:
+    file = str(ROOT / "setup.py")
+    invoke("serve", "chat:listener", "--reload", "--tls-cert", file, "--tls-key", file)
+    (options,) = served
+    assert (options.reload, options.graceful_timeout) == (True, 1.0)
+    assert options.tls == TLSConfig(cert_file=file, key_file=file)
+
+
+def test_a_key_without_a_certificate(served: list[serving.Options]) -> None:
+    result = invoke("serve", "chat:listener", "--tls-key", str(ROOT / "setup.py"))
+    assert result.exit_code == 2
+    assert "--tls-key needs --tls-cert" in result.output
+    assert served == []
 
 
 def test_all_options(served: list[serving.Options]) -> None:
@@ -128,4 +145,4 @@ def test_the_installed_command_is_there(monkeypatch: pytest.MonkeyPatch) -> None
     setuptools = pytest.importorskip("setuptools")
     monkeypatch.setattr(setuptools, "setup", arguments.update)
     runpy.run_path(str(ROOT / "setup.py"), run_name="__main__")
-    assert arguments["entry_points"] == {"console_scripts": ["syncws = syncws.cli:main"]}
+    assert arguments["entry_points"]["console_scripts"] == ["syncws = syncws.cli:main"]

@@ -313,12 +313,9 @@ def test_serve_forever_does_not_sleep_through_a_signal() -> None:
     """One that came right before it slept: its handler runs only when the thread wakes."""
     slept: list[float | None] = []
 
-    class Stops:
+    class Queue:
         def empty(self) -> bool:
             return True
-
-        def put(self, item: int) -> None:
-            raise AssertionError("nobody stops it")
 
         def get(self, timeout: float | None = None) -> int:
             slept.append(timeout)
@@ -330,11 +327,11 @@ def test_serve_forever_does_not_sleep_through_a_signal() -> None:
 
     listener = syncws.Listener(0)
     with listener:
-        listener._stops = Stops()  # type: ignore[assignment]
+        listener._stops._queue = Queue()  # type: ignore[assignment]
         stop = listener.stop
         listener.stop = lambda timeout=10.0: None  # type: ignore[method-assign]
         listener.serve_forever()
         listener.stop = stop  # type: ignore[method-assign]
-        listener._stops = queue.SimpleQueue()
+        listener._stops._queue = queue.SimpleQueue()
     assert len(slept) == 3
     assert None not in slept

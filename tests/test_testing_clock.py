@@ -10,6 +10,8 @@ import syncws
 from syncws.testing import (
     ManualClock,
     MemoryEngine,
+    ScriptedServer,
+    drop,
     expect_ping,
     ping,
     play,
@@ -102,20 +104,18 @@ def test_a_client_comes_back_when_it_is_due() -> None:
     engine = MemoryEngine(clock=clock)
     service = Reconnector()
     retry = syncws.RetryConfig(interval=60, max_interval=60, jitter=0)
-    listener = syncws.Listener(80, engine=engine)
-    listener.attach("/", ServerRecorder())
-    listener.start()
-    with syncws.Client("ws://x/", service=service, retry=retry, engine=engine) as client:
-        listener.stop()
+    with (
+        ScriptedServer([drop()], [silence()], engine=engine) as server,
+        syncws.Client(server.url, service=service, retry=retry, engine=engine) as client,
+    ):
         service.attempt("waiting", 1)
-        listener.start()
+        engine.settle()
         clock.advance(59)
         assert service.calls.empty()
         clock.advance(2)
         service.attempt("connecting", 1)
-        service.reconnected()
+        service.attempt("connected", 1)
         assert client.is_open
-    listener.stop()
 
 
 def test_a_call_that_blocks_goes_by_real_time() -> None:

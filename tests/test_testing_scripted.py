@@ -21,6 +21,7 @@ from syncws.testing import (
     expect_close,
     expect_ping,
     expect_pong,
+    hang,
     ignore,
     ping,
     play,
@@ -240,6 +241,17 @@ def test_a_script_that_is_not_through(engine: syncws.Engine) -> None:
 def test_what_the_block_raises_comes_first(engine: syncws.Engine) -> None:
     with pytest.raises(LookupError), scripted(engine, [expect("x")]):
         raise LookupError
+
+
+def test_a_peer_that_hangs(engine: syncws.Engine) -> None:
+    with (
+        scripted(engine, [hang()]) as server,
+        connect(server, engine) as client,
+    ):
+        client.send_text("hello?")
+        with pytest.raises(syncws.ReceiveTimeout):
+            client.receive(timeout=0.01)
+        client.close(timeout=0.05)
 
 
 def test_waiting_for_a_script(engine: syncws.Engine) -> None:

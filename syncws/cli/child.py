@@ -16,8 +16,10 @@ import threading
 from queue import Empty, SimpleQueue
 from types import FrameType
 
-from ..server.listener import Listener
+from ..config import TLSConfig
+from ..server.listener import Listener, use_tls
 from .channel import Channel, Message
+from .supervisor import SAID
 from .target import TargetError, load
 
 __all__ = ["FORMAT", "serve"]
@@ -72,15 +74,23 @@ class _Link:
 
 
 def serve(
-    channel: Channel, module: str, attribute: str, *, graceful_timeout: float, log_level: int
+    channel: Channel,
+    module: str,
+    attribute: str,
+    *,
+    graceful_timeout: float,
+    log_level: int,
+    tls: TLSConfig | None = None,
 ) -> int:
     """Serve until the supervisor says otherwise, or is gone; return the exit status."""
     link = _Link(channel)
     try:
         listener = load(module, attribute)
-    except TargetError as exc:
+        if tls is not None:
+            use_tls(listener, tls)
+    except (TargetError, OSError, ValueError) as exc:
         sys.stderr.write(f"syncws: {exc}\n")
-        return 1
+        return SAID
     if not logging.getLogger().handlers:
         logging.basicConfig(level=log_level, format=FORMAT)
     signal.signal(signal.SIGTERM, link.on_signal)
@@ -91,7 +101,7 @@ def serve(
         pass  # the supervisor is gone, and nobody is here yet
     except (OSError, ValueError) as exc:
         sys.stderr.write(f"syncws: {exc}\n")
-        return 1
+        return SAID
     return 0
 
 

@@ -8,10 +8,12 @@ import sys
 
 import click
 
+from ..config import TLSConfig
 from .bind import Bind, parse_bind
 
 __all__ = ["serve", "usable_cores"]
 
+_FILE = click.Path(exists=True, dir_okay=False)
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -59,11 +61,18 @@ def usable_cores() -> int:
 @click.option(
     "--graceful-timeout",
     type=click.FloatRange(min=0),
-    default=30.0,
     metavar="SECONDS",
-    show_default=True,
-    help="How long a process that ends may take for its connections and callbacks.",
+    help="How long a process that ends may take for its connections and callbacks.  "
+    "[default: 30; with --reload 1]",
 )
+@click.option(
+    "--reload",
+    "reload_",
+    is_flag=True,
+    help="Load the code anew when a Python file in or below the working directory changes.",
+)
+@click.option("--tls-cert", type=_FILE, help="Speak wss:// with this certificate, in PEM.")
+@click.option("--tls-key", type=_FILE, help="Its key, unless it is in the same file.")
 @click.option("--pid-file", type=click.Path(dir_okay=False), help="Where to write the process id.")
 @click.option(
     "--ready-fd", type=click.IntRange(min=1), help="Gets a line once all processes listen."
@@ -79,7 +88,10 @@ def serve(
     target: str,
     processes: int,
     binds: list[Bind],
-    graceful_timeout: float,
+    graceful_timeout: float | None,
+    reload_: bool,
+    tls_cert: str | None,
+    tls_key: str | None,
     pid_file: str | None,
     ready_fd: int | None,
     log_level: str,
@@ -97,6 +109,10 @@ def serve(
     module, colon, attribute = target.partition(":")
     if not (colon and module and attribute):
         raise click.UsageError(f"{target!r} is not MODULE:LISTENER, such as chat:listener")
+    if tls_key and not tls_cert:
+        raise click.UsageError("--tls-key needs --tls-cert")
+    if graceful_timeout is None:
+        graceful_timeout = 1.0 if reload_ else 30.0
     from .serving import Options, run  # not where there is no fork
 
     sys.exit(
@@ -110,6 +126,8 @@ def serve(
                 pid_file=pid_file,
                 ready_fd=ready_fd,
                 log_level=getattr(logging, log_level.upper()),
+                tls=TLSConfig(cert_file=tls_cert, key_file=tls_key) if tls_cert else None,
+                reload=reload_,
             )
         )
     )

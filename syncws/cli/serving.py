@@ -19,16 +19,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from ..config import TLSConfig
 from ..server.arguments import Binding
 from . import child
 from .bind import Bind, Sockets, show_address
 from .channel import Channel
 from .notify import Notifier
 from .supervisor import Phase, Supervisor
+from .watch import Watch
 
 __all__ = ["Options", "run"]
 
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+
+# Seconds between looks at the source files.
+_LOOK = 0.4
 
 # Up to here a descriptor is left open: the next one would get its number.
 _STDERR = 2
@@ -48,6 +53,8 @@ class Options:
     pid_file: str | None
     ready_fd: int | None
     log_level: int
+    tls: TLSConfig | None = None
+    reload: bool = False
 
 
 class _Forked(BaseException):
@@ -72,6 +79,7 @@ def run(options: Options) -> int:
         options.attribute,
         graceful_timeout=options.graceful_timeout,
         log_level=options.log_level,
+        tls=options.tls,
     )
 
 
@@ -137,6 +145,8 @@ class _Processes:
             sock.setblocking(False)
         self._selector.register(self._signals, selectors.EVENT_READ)
         self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._watch = Watch(Path.cwd()) if options.reload else None
+        self._changed: list[str] = []
         self._supervisor = Supervisor(
             self, options.processes, options.graceful_timeout, time.monotonic
         )
@@ -163,6 +173,8 @@ class _Processes:
     def _round(self) -> None:
         due = self._supervisor.next_due
         timeout = None if due is None else max(0.0, due - time.monotonic())
+        if self._watch is not None:
+            timeout = _LOOK if timeout is None else min(timeout, _LOOK)
         for key, _ in self._selector.select(timeout):
             if key.data is not None:
                 self._hear(key.data)
@@ -178,6 +190,17 @@ class _Processes:
                 self._supervisor.terminate()
         self._reap()
         self._supervisor.tick()
+        if self._watch is not None:
+            self._look(self._watch)
+
+    def _look(self, watch: Watch) -> None:
+        """Load the code anew if it has changed; what changes amid that comes after."""
+        self._changed += watch.look()
+        if self._changed and self._supervisor.phase is Phase.SERVING:
+            names = ", ".join(dict.fromkeys(self._changed))
+            self._changed = []
+            _log.info("changed: %s; loading the code anew", names)
+            self._supervisor.hang_up()
 
     def _hear(self, pid: int) -> None:
         channel = self._channels[pid]

@@ -15,10 +15,13 @@ from typing import Protocol
 
 from ..server.arguments import Binding
 
-__all__ = ["Host", "Phase", "Supervisor"]
+__all__ = ["SAID", "Host", "Phase", "Supervisor"]
 
 # Seconds that a process has to serve for, or its end counts as a failure to start.
 STABLE = 5.0
+
+# What a process exits with when it has printed why it cannot serve.
+SAID = 78
 
 # Such failures until the command gives up, if not all processes were up once.
 MOST_FAILURES = 5
@@ -320,13 +323,17 @@ class Supervisor:
     def _died(self, worker: _Worker, slot: _Slot, status: int) -> None:
         """Nobody has told it to."""
         how = f"signal {-status}" if status < 0 else f"status {status}"
+        said = status == SAID
+        if said:
+            how, status = "see above", 1
         now = self._clock()
         if worker.since is not None and now - worker.since >= STABLE:
-            _log.error("process %d has ended with %s; another one follows", worker.pid, how)
+            _log.error("process %d has ended (%s); another one follows", worker.pid, how)
             slot.failures = 0
             return
         if worker.since is None and not self._proven and self.phase is Phase.STARTING:
-            _log.error("the first process has ended with %s before it listened", how)
+            if not said:
+                _log.error("the first process has ended with %s before it listened", how)
             self._end(128 - status if status < 0 else status or 1)
             return
         delay = self._try_later(slot)
@@ -334,10 +341,10 @@ class Supervisor:
         if worker.since is None and worker.generation == self._newest and not self._proven:
             self._give_up_reload(how)
         elif self.phase is Phase.STARTING and failures >= MOST_FAILURES:
-            _log.error("processes end as soon as they are started, the last with %s", how)
+            _log.error("processes end as soon as they are started (the last: %s)", how)
             self._end(128 - status if status < 0 else status or 1)
         else:
-            text = "process %d has ended with %s; another one follows in %.1f s"
+            text = "process %d has ended (%s); another one follows in %.1f s"
             _log.error(text, worker.pid, how, delay)
 
     def _give_up_reload(self, how: str) -> None:

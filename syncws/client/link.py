@@ -424,7 +424,7 @@ class Link:
             ) from error
         # The I/O thread must not wait for itself.
         timeout = 0.0 if self._loop.in_thread() else self.config.send_timeout
-        deadline = deadline or Deadline(timeout)
+        deadline = deadline or Deadline(timeout, self._loop.wait_clock)
         with self._lock:
             while not self.over and self._connection is connection:
                 remaining = deadline.remaining()
@@ -483,7 +483,7 @@ class Link:
 
     def wait_closed(self, timeout: float | None) -> bool:
         """Wait until there is no connection and will be none; return whether that is so."""
-        deadline = Deadline(0.0 if self._loop.in_thread() else timeout)
+        deadline = Deadline(0.0 if self._loop.in_thread() else timeout, self._loop.wait_clock)
         with self._lock:
             while not self._done:
                 remaining = deadline.remaining()

@@ -819,7 +819,7 @@ class Connection:
 
         The I/O thread, which alone can bring that about, does not wait.
         """
-        deadline = Deadline(0.0 if self._loop.in_thread() else timeout)
+        deadline = Deadline(0.0 if self._loop.in_thread() else timeout, self._loop.wait_clock)
         with self.outbound.lock:
             condition = self.outbound.waiting()
             while self._state is not State.CLOSED:

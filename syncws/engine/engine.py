@@ -15,6 +15,7 @@ from ..timing import Deadline, check_timeout
 from .lane import Lanes
 from .lookout import Running
 from .loop import CURRENT, IOLoop
+from .observer import Observer
 from .workers import PoolStats, WorkerPool, parallel_threads
 
 __all__ = ["Engine", "EngineStats", "Network", "default_engine", "engine_of"]
@@ -66,16 +67,14 @@ class _Runtime:
 
     def __init__(
         self,
-        loop: IOLoop,
-        pool_type: type[WorkerPool],
         name: str,
         workers: int,
         max_workers: int,
         slow_after: float | None,
-        owner: object,
+        owner: Engine,
     ) -> None:
-        self.loop = loop
-        self.pool = pool_type(
+        self.loop = owner._make_loop(f"{name}-io")
+        self.pool = owner._pool_type(
             workers,
             max_workers,
             f"{name}-worker",
@@ -142,6 +141,7 @@ class Engine:
         if check_timeout("slow_callback_timeout", slow_callback_timeout) == 0:
             raise ValueError("slow_callback_timeout must be more than 0 seconds; None: never")
         self._slow_after = slow_callback_timeout
+        self._observer: Observer | None = None
         self._workers = workers
         self._max_workers = max_workers
         self._name = name
@@ -162,13 +162,7 @@ class Engine:
             if self._runtime is None or not self._runtime.loop.thread.is_alive():
                 self._users = 0
                 self._runtime = _Runtime(
-                    self._make_loop(f"{self._name}-io"),
-                    self._pool_type,
-                    self._name,
-                    self._workers,
-                    self._max_workers,
-                    self._slow_after,
-                    self,
+                    self._name, self._workers, self._max_workers, self._slow_after, self
                 )
             self._users += 1
             return self._runtime.loop
@@ -215,6 +209,27 @@ class Engine:
     def owns_current_thread(self) -> bool:
         """Whether the caller runs in a thread of this engine: in a callback."""
         return getattr(CURRENT, "owner", None) is self
+
+    def observe(self, observer: Observer | None) -> None:
+        """Have an observer look on while callbacks run, for traces; None: nobody.
+
+        It sees every callback of connections whose first callback is still to
+        come; without one callbacks run as if this did not exist.
+
+        Args:
+            observer: Has a method `callback`, as `Observer` says.
+
+        Raises:
+            TypeError: It has none.
+        """
+        if observer is not None and not callable(getattr(observer, "callback", None)):
+            raise TypeError(f"an observer has a method callback(endpoint, name), not {observer!r}")
+        self._observer = observer
+
+    @property
+    def observer(self) -> Observer | None:
+        """Who looks on while callbacks run."""
+        return self._observer
 
     def stats(self) -> EngineStats:
         """Return what the engine does now."""

@@ -151,10 +151,12 @@ class IOLoop:
         clock: Clock = time.monotonic,
         owner: object = None,
         *,
+        wait_clock: Clock | None = None,
         poller: Poller | None = None,
         wakeup: Waker | None = None,
     ) -> None:
         self.clock = clock
+        self._wait_clock = wait_clock
         self._owner = owner
         self.thread = threading.Thread(target=self.run, name=name, daemon=True)
         self.pool: RunQueue | None = None
@@ -244,6 +246,11 @@ class IOLoop:
     def disown(self, handler: Owned) -> None:
         """Forget `handler`: it has no descriptor any more."""
         self._handlers.discard(handler)
+
+    @property
+    def wait_clock(self) -> Clock:
+        """What calls that block go by: the clock, unless it passes as a test says."""
+        return self._wait_clock or self.clock
 
     def has_calls(self) -> bool:
         """Whether the I/O thread has something to do for others."""

@@ -83,7 +83,7 @@ class Room:
         # The I/O thread must not wait for itself. It comes here only from a
         # logging handler of the user's that sends what it gets.
         timeout = 0.0 if self._loop.in_thread() else self._timeout
-        deadline = deadline or Deadline(timeout)
+        deadline = deadline or Deadline(timeout, self._loop.wait_clock)
         with self.lock:
             condition = self.waiting()
             here = object()

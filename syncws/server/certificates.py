@@ -46,6 +46,11 @@ class Certificates:
                 # A signal handler may have come between with what is newer.
                 done = number == self._reloads
 
+    def replace(self, config: TLSConfig) -> None:
+        """Show this one from now on, also if there was no TLS. Before the listener is started."""
+        with self._lock:
+            self._reload(config)
+
     def _reload(self, config: TLSConfig | ssl.SSLContext | None) -> None:
         given = self._given if config is None else config
         if config is None and not isinstance(given, TLSConfig):

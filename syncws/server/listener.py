@@ -43,7 +43,7 @@ from .upgrade import check_resource
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["Listener", "running_on"]
+__all__ = ["Listener", "running_on", "use_tls"]
 
 # Seconds that sockets may take to go away once they were aborted.
 _ABORT = 1.0
@@ -463,6 +463,16 @@ class Listener:
     def connections(self) -> list[ConnectionInfo]:
         """Return the connections that are open, and what each has carried."""
         return self._reception.infos()
+
+
+def use_tls(listener: Listener, config: TLSConfig) -> None:
+    """Have a listener speak wss:// with this certificate, whatever it was made with.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: A file does not have what it should.
+    """
+    listener._certificates.replace(config)
 
 
 @contextlib.contextmanager

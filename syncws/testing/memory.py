@@ -82,7 +82,14 @@ class MemoryEngine(Engine):
     def _make_loop(self, name: str) -> IOLoop:
         self._poller = MemoryPoller(self.network)
         wakeup = MemoryWakeup(self.network)
-        return IOLoop(name, self._clock, self, poller=self._poller, wakeup=wakeup)
+        return IOLoop(
+            name,
+            self._clock,
+            self,
+            wait_clock=time.monotonic,
+            poller=self._poller,
+            wakeup=wakeup,
+        )
 
     _pool_type = _Pool
 

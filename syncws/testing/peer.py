@@ -136,6 +136,14 @@ class Peer:
             pass
         raise Left
 
+    def listen(self) -> None:
+        """Read until the other end closes, or leaves."""
+        opcode: int | None = 0
+        while opcode not in (None, CLOSE, ERROR):
+            if not self._events:
+                self._events += self._decoder.receive(self.read("", None) or b"")
+            opcode = self.next_event(())[0] if self._events or self._ended else 0
+
     def read_to_end(self) -> None:
         """Read until there is nothing any more."""
         while self.read("the other end stays", None):

@@ -22,6 +22,7 @@ __all__ = [
     "expect_close",
     "expect_ping",
     "expect_pong",
+    "hang",
     "ignore",
     "ping",
     "pong",
@@ -161,8 +162,16 @@ def expect_close(code: int | None = None, reason: str | None = None) -> Step:
 
 
 def silence() -> Step:
-    """Read, and neither answer nor say anything, until the other end leaves; the script ends."""
-    return Step("silence()", lambda peer: peer.read_to_end())
+    """Send nothing more, whatever comes, until the other end closes or leaves; the script ends.
+
+    Pings are answered, and so is the close frame.
+    """
+    return Step("silence()", lambda peer: peer.listen())
+
+
+def hang() -> Step:
+    """Read, but answer nothing at all until the other end leaves; the script ends."""
+    return Step("hang()", lambda peer: peer.read_to_end())
 
 
 # -- Ends ---------------------------------------------------------------------

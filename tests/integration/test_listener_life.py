@@ -545,13 +545,13 @@ def test_serve_forever_with_a_handler_that_was_not_set_from_python(
 def serving_task(listener: syncws.Listener) -> Task:
     """Return `serve_forever` in a thread of its own, once it waits: a stop before is not for it."""
     waiting = threading.Event()
-    next_stop = listener._next_stop
+    wait = listener._stops.wait
 
-    def tell_and_wait() -> int:
+    def tell_and_wait(start: int) -> None:
         waiting.set()
-        return next_stop()
+        wait(start)
 
-    listener._next_stop = tell_and_wait  # type: ignore[method-assign]
+    listener._stops.wait = tell_and_wait  # type: ignore[method-assign]
     serving = Task(listener.serve_forever)
     assert waiting.wait(HANG)
     return serving

@@ -27,7 +27,7 @@ from tests.integration.serving import (
     served,
 )
 from tests.programs import free_port, running
-from tests.support import HANG, RawPeer, Task, wait_until
+from tests.support import HANG, RawPeer, Task, authority, wait_until
 
 pytest.importorskip("click")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux does")
@@ -653,3 +653,53 @@ def test_systemds_own_tool_starts_it(tmp_path: Path) -> None:
 def test_a_name_that_systemd_has_not_passed(tmp_path: Path) -> None:
     output = refused(tmp_path, MODULE, "--bind", "systemd:chat")
     assert output == "syncws: systemd has passed no socket that is named 'chat' to this process\n"
+
+
+# -- For development ---------------------------------------------------------
+
+
+def test_changed_code_is_loaded_by_itself(tmp_path: Path) -> None:
+    with served(tmp_path, "--reload") as it:
+        pid, version = it.ask()
+        assert version == "1"
+        it.write(**{'VERSION = "1"': 'VERSION = "22"'})
+        it.program.wait_for(lambda: it.ask()[1] == "22")
+        it.program.wait_to_say("loading the code anew")
+        it.program.wait_for(lambda: it.ended(pid))
+
+
+def test_changed_code_that_does_not_start_is_told_of(tmp_path: Path) -> None:
+    with served(tmp_path, "--reload") as it:
+        it.write(**{'VERSION = "1"': "VERSION = oh"})
+        it.program.wait_to_say("NameError: name 'oh' is not defined")
+        it.program.wait_to_say("the new code does not start (see above); the old processes go on")
+        assert it.ask()[1] == "1"
+        it.write(**{'VERSION = "1"': 'VERSION = "333"'})
+        it.program.wait_for(lambda: it.ask()[1] == "333")
+
+
+def test_tls_of_the_command_line(tmp_path: Path) -> None:
+    issued = authority().issue_cert("localhost")
+    cert, key, ca = (tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(cert))
+    issued.private_key_pem.write_to_path(str(key))
+    authority().cert_pem.write_to_path(str(ca))
+    with served(tmp_path, "--tls-cert", str(cert), "--tls-key", str(key)) as it:
+        trust = syncws.TLSConfig(ca_file=ca)
+        with syncws.Client(f"wss://localhost:{it.port}/", ssl=trust) as client:
+            assert client.receive_text(timeout=HANG).endswith(" 1")
+
+
+def test_a_failure_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text("import syncws\n", encoding="utf-8")
+    done = subprocess.run(
+        command("chat:listener"),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=HANG,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "syncws: module 'chat' has no 'listener'\n"
