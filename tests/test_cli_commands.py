@@ -64,7 +64,7 @@ def test_options_for_development(served: list[serving.Options]) -> None:
     invoke("serve", "chat:listener", "--reload", "--tls-cert", file, "--tls-key", file)
     (options,) = served
     assert (options.reload, options.graceful_timeout) == (True, 1.0)
-    assert options.tls == TLSConfig(cert_file=file, key_file=file)
+    assert options.tls == syncws.TLSConfig(cert_file=file, key_file=file)
 
 
 def test_a_key_without_a_certificate(served: list[serving.Options]) -> None:

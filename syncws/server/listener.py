@@ -466,22 +466,13 @@ class Listener:
 
 
 def use_tls(listener: Listener, config: TLSConfig) -> None:
-    """Have a listener speak wss:// with this certificate, whatever it was made with.
-
-    Raises:
-        OSError: A file cannot be read.
-        ValueError: A file does not have what it should.
-    """
+    """Have a listener speak wss:// with this certificate, whatever it was made with."""
     listener._certificates.replace(config)
 
 
 @contextlib.contextmanager
 def running_on(listener: Listener, engine: Engine) -> Iterator[None]:
-    """Have a listener run on another engine, wherever it was made to listen, for a while.
-
-    Raises:
-        RuntimeError: It is started already.
-    """
+    """Have a listener run on another engine for a while, whatever it was made to listen on."""
     with listener._lock:
         if listener._phase is not _Phase.NEW:
             raise RuntimeError("the listener is started already")
