@@ -106,6 +106,24 @@ def test_the_newest_changes_are_those_of_the_version() -> None:
     assert newest.group(1) == source_version()
 
 
+def test_the_page_on_extras_has_all_of_them(setup_arguments: dict[str, Any]) -> None:
+    extras = setup_arguments["extras_require"]
+    page = read("docs/extras.md")
+    told = {
+        name: set(re.findall(r"`([^`]+)`", packages))
+        for name, packages in re.findall(
+            r"^\| `(\w+)` \| (`[^|]+) \| [^|]+ \|$", page, re.MULTILINE
+        )
+    }
+    assert told == {name: set(extras[name]) for name in told}
+    others = set(
+        re.findall(
+            r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]+) \| [^|]+ \|$", page, re.MULTILINE))
+        )
+    )
+    assert told.keys() | others == extras.keys()
+
+
 def test_setup_takes_the_version_from_the_source(setup_arguments: dict[str, Any]) -> None:
     assert setup_arguments["version"] == source_version()
 

@@ -6,10 +6,12 @@ import sys
 
 import click
 
+from .bench.command import bench
 from .completion import completion
 from .connect.command import connect
 from .echo import echo
 from .serve import serve
+from .top import top
 
 __all__ = ["commands"]
 
@@ -20,5 +22,5 @@ def commands() -> None:
     """WebSockets for threaded Python."""
 
 
-for _command in (connect, echo, serve, completion):
+for _command in (connect, echo, serve, bench, top, completion):
     commands.add_command(_command)

@@ -10,6 +10,7 @@ parameters.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -43,6 +44,7 @@ ALL_PAGES = (
     "processes",
     "security",
     "testing",
+    "tls",
 )
 
 # Runs a server's block of code in a thread and a client's in this one, on a port that is free.
@@ -382,6 +384,20 @@ def test_the_test_of_the_page_on_chats_passes() -> None:
     test_our_code_runs(Block("chat", 0), Block("chat", 2).code + LATE, ["seen"])
 
 
+def test_the_code_of_the_page_on_tls_runs(
+    certificates: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, client = blocks("tls")
+    for name, file in certificates.items():
+        server, client = (code.replace(f'"{name}"', repr(file)) for code in (server, client))
+    names: dict[str, Any] = {}
+    exec(server.replace("9443", "0"), names)
+    with contextlib.ExitStack() as stack:
+        stack.callback(names["listener"].stop)
+        exec(client.replace("9443", str(names["listener"].port)), {})
+    assert capsys.readouterr().out == "hello\n"
+
+
 @pytest.mark.parametrize("number", range(5))
 def test_the_code_for_observability_runs(number: int) -> None:
     code = re.sub("9090|9091|9100", "0", blocks("observability")[number])
@@ -535,6 +551,7 @@ def test_all_our_code_is_run() -> None:
     run |= {Block("client-proxies", n) for n in range(3)}
     run |= {Block("observability", n) for n in range(5)}
     run.add(Block("chat", 2))
+    run |= {Block("tls", n) for n in range(2)}
     run |= {Block("testing", n) for n in range(9)}  # by test_testing
     run.add(Block("from-flask-sock", 0))  # with those of the page on Flask, see test_flask
     pages = ("README", *ALL_PAGES)

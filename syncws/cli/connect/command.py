@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import ssl
 import sys
 from collections.abc import Callable
 
 import click
 
 from ...client.client import Client
-from ...errors import ConnectError, ConnectTimeout, HandshakeRejected
 from ...service import Service
+from ..client_options import FILE, make_context, parse_headers, split, try_to_connect
 from ..codes import ExitCode
 from ..text import escape
 from .render import BINARY_AS, Renderer
@@ -19,24 +18,9 @@ from .script import Plan, Script
 
 __all__ = ["connect"]
 
-_FILE = click.Path(exists=True, dir_okay=False)
-
-
-def _headers(
-    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
-) -> list[tuple[str, str]]:
-    return [_split(text, ":", "'X-Name: value'") for text in value]
-
 
 def _cookies(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    return dict(_split(text, "=", "name=value") for text in value)
-
-
-def _split(text: str, mark: str, example: str) -> tuple[str, str]:
-    name, found, value = text.partition(mark)
-    if not (name.strip() and found):
-        raise click.BadParameter(f"{text!r} is not such as {example}")
-    return name.strip(), value.strip()
+    return dict(split(text, "=", "name=value") for text in value)
 
 
 def _user(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, str] | None:
@@ -44,46 +28,6 @@ def _user(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
         return None
     name, _, password = value.partition(":")
     return name, password
-
-
-def _context(
-    url: str, ca: str | None, cert: str | None, key: str | None, insecure: bool
-) -> ssl.SSLContext | None:
-    """Return what TLS goes by, or None for the usual."""
-    if not (ca or cert or key or insecure):
-        return None
-    if key and not cert:
-        raise click.UsageError("--key needs --cert")
-    if not url.lower().startswith("wss:"):
-        raise click.UsageError(f"--ca, --cert, --key and --insecure are for wss://, not {url!r}")
-    try:
-        context = ssl.create_default_context(cafile=ca)
-        if insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if cert:
-            context.load_cert_chain(cert, key)
-    except ssl.SSLError as exc:
-        raise click.UsageError(f"--ca, --cert or --key cannot be used: {exc}") from None
-    return context
-
-
-def _open(make: Callable[[], Client]) -> Client:
-    """Connect, or say why not and exit."""
-    try:
-        return make()
-    except (TypeError, ValueError) as exc:
-        raise click.UsageError(str(exc)) from None
-    except ImportError as exc:
-        raise click.ClickException(str(exc)) from None
-    except ConnectError as exc:
-        click.echo(f"Error: {escape(str(exc), keep='')}", err=True)
-        if isinstance(exc, HandshakeRejected):
-            sys.exit(ExitCode.REFUSED)
-        timed_out = isinstance(exc, ConnectTimeout)
-        sys.exit(ExitCode.TIMEOUT if timed_out else ExitCode.UNREACHABLE)
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INTERRUPTED)
 
 
 def _show_handshake(client: Client) -> None:
@@ -95,16 +39,16 @@ def _show_handshake(client: Client) -> None:
 @click.command()
 @click.argument("url")
 @click.option(
-    "-H", "--header", "headers", multiple=True, callback=_headers, help="'Name: value', of the "
-    "handshake; may be given several times.",
+    "-H", "--header", "headers", multiple=True, callback=parse_headers,
+    help="'Name: value', of the handshake; may be given several times.",
 )  # fmt: skip
 @click.option("--subprotocol", "subprotocols", multiple=True, help="One to offer; several times.")
 @click.option("--origin", help="The Origin that a browser would send.")
 @click.option("--user", callback=_user, metavar="NAME:PASSWORD", help="For Basic authentication.")
 @click.option("--cookie", "cookies", multiple=True, callback=_cookies, metavar="NAME=VALUE")
-@click.option("--ca", type=_FILE, help="A file with the authorities to trust, in PEM.")
-@click.option("--cert", type=_FILE, help="A client certificate, in PEM.")
-@click.option("--key", type=_FILE, help="Its key.")
+@click.option("--ca", type=FILE, help="A file with the authorities to trust, in PEM.")
+@click.option("--cert", type=FILE, help="A client certificate, in PEM.")
+@click.option("--key", type=FILE, help="Its key.")
 @click.option("--insecure", is_flag=True, help="Do not verify the server's certificate.")
 @click.option("--proxy", help="A URL, or 'none'; by default that of the environment.")
 @click.option("--no-compression", is_flag=True, help="Do not offer permessage-deflate.")
@@ -197,7 +141,7 @@ def connect(
     )
     if origin is not None:
         headers = [*headers, ("Origin", origin)]
-    context = _context(url, ca, cert, key, insecure)
+    context = make_context(url, ca, cert, key, insecure)
 
     def make(service: Service) -> Client:
         return Client(
@@ -239,7 +183,7 @@ def _converse(
             f"a terminal needs {exc.name}: pip install prompt_toolkit rich"
         ) from None
     console = Console(render, history_of(history))
-    client = _open(lambda: make(console))
+    client = try_to_connect(lambda: make(console))
     if verbose:
         _show_handshake(client)
     return console.run(client)
@@ -249,7 +193,7 @@ def _run(
     make: Callable[[Service], Client], plan: Plan, render: Renderer, *, listen: bool, verbose: bool
 ) -> ExitCode:
     script = Script(plan, sys.stdout.buffer, lambda text: click.echo(text, err=True), render)
-    client = _open(lambda: make(script))
+    client = try_to_connect(lambda: make(script))
     if verbose:
         _show_handshake(client)
     code = script.run(client, None if listen else 0)

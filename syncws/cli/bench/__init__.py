@@ -1,0 +1,1 @@
+"""`syncws bench`: puts load on a server and measures it."""
