@@ -217,6 +217,9 @@ class Load:
             finally:
                 for one in waiting:
                     one.cancel()
+        for one in waiting:
+            if not one.cancelled():
+                one.result()  # raises what is wrong with the arguments
 
     def _open(self) -> None:
         player = _Player(self)

@@ -97,10 +97,10 @@ def as_text(plan: Plan, result: Result) -> str:
 def _times(label: str, histogram: Histogram) -> list[str]:
     if not histogram.count:
         return []
-    parts = [f"min {_shown(histogram.least)}"]
-    parts += [f"p{percent:g} {_shown(histogram.percentile(percent))}" for percent in PERCENTILES]
-    parts.append(f"max {_shown(histogram.most)}")
-    return [f"{label:<12} " + "  ".join(parts)]
+    found = [f"p{percent:g} {_shown(histogram.percentile(percent))}" for percent in PERCENTILES]
+    ends = {"min": histogram.least, "mean": histogram.mean, "max": histogram.most}
+    rest = [f"{name} {_shown(seconds)}" for name, seconds in ends.items()]
+    return [f"{label:<12} " + "  ".join(found), " " * 13 + "  ".join(rest)]
 
 
 def _shown(seconds: float) -> str:
