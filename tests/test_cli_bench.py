@@ -105,10 +105,11 @@ def test_an_echo_is_measured(options: tuple[str, ...]) -> None:
 
 def test_the_table_fits_a_terminal() -> None:
     with listening(Echo()) as listener:
-        result = run(url_of(listener), "--messages", "50", "--warmup", "0", "--message", "hé")
+        url = url_of(listener)
+        result = run(url, "--messages", "50", "--warmup", "0", "--message", "hé")
     assert result.exit_code == 0
     assert max(map(len, result.stdout.splitlines())) <= 80
-    assert f"{url_of(listener)}, 3 bytes, 1 under way on each\n" in result.stdout
+    assert f"{url}, 3 bytes, 1 under way on each\n" in result.stdout
     assert re.search(r"^connections  10 of 10$", result.stdout, re.MULTILINE)
     assert re.search(r"^answers +\d+ in \d+\.\d s$", result.stdout, re.MULTILINE)
     assert re.search(r"^  <= +\d+ [um]?s +\d+  #+$", result.stdout, re.MULTILINE)
@@ -166,7 +167,7 @@ def test_some_are_refused() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("http://localhost/",), "write ws://host/path or wss://host/path"),
+        (("http://localhost/",), "use ws://... instead"),
         (("ws://x/", "--size", "3", "--message", "a"), "give one of --message, --file and --size"),
         (("ws://x/", "--rate", "5", "--depth", "2"), "leave --depth away"),
         (("ws://x/", "--insecure"), "are for wss://"),
