@@ -69,6 +69,10 @@ NEEDED = (
 )  # fmt: skip
 
 
+# What setuptools warns of whatever one does.
+USUAL = ("no previously-included files", "byte-compiling is disabled")
+
+
 class Row(NamedTuple):
     """What came of one installation."""
 
@@ -127,7 +131,8 @@ def build(scratch: Path) -> tuple[Path, Path]:
             shutil.copy2(ROOT / file, source / file)
     said = succeed(sys.executable, "-m", "build", "--outdir", out, source)
     for line in said.splitlines():
-        if "Deprecat" in line or ("warning" in line.lower() and "manifest" not in line):
+        told = "Deprecat" in line or "warning" in line.lower()
+        if told and not any(usual in line for usual in USUAL):
             print(f"the build says: {line.strip()}")
     (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
     succeed(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel)
