@@ -39,7 +39,7 @@ REDIS = ["redis>=5.2"]
 CLI = ["click>=8.1", "prompt_toolkit>=3.0.36", "rich>=13"]
 FLASK = ["flask>=2.3"]
 PROMETHEUS = ["prometheus-client>=0.18"]
-DJANGO = ["django>=4.2"]
+DJANGO = ["django>=4.2.1"]  # 4.2.0 takes things out of a request that is copied
 TEST = [
     *REDIS,
     *PROXY,
