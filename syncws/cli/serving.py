@@ -199,7 +199,7 @@ class _Processes:
         if self._changed and self._supervisor.phase is Phase.SERVING:
             names = ", ".join(dict.fromkeys(self._changed))
             self._changed = []
-            _log.info("changed: %s; loading the code anew", names)
+            _log.info("changed: %s", names)
             self._supervisor.hang_up()
 
     def _hear(self, pid: int) -> None:

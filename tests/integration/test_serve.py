@@ -664,7 +664,7 @@ def test_changed_code_is_loaded_by_itself(tmp_path: Path) -> None:
         assert version == "1"
         it.write(**{'VERSION = "1"': 'VERSION = "22"'})
         it.program.wait_for(lambda: it.ask()[1] == "22")
-        it.program.wait_to_say("loading the code anew")
+        it.program.wait_to_say("changed: chat.py")
         it.program.wait_for(lambda: it.ended(pid))
 
 
