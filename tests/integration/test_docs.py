@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import syncws
+from syncws import testing
 from syncws.callbacks import _CALLBACKS
 from tests.proxying import REALM, squid
 from tests.support import HANG, authority, interpreter
@@ -679,3 +680,7 @@ def test_every_page_is_in_the_table_of_contents() -> None:
 def test_the_reference_has_every_public_name() -> None:
     named = re.findall(r"^\.\. auto\w+:: syncws\.(\w+)$", text_of("reference"), re.MULTILINE)
     assert sorted(named) == sorted(syncws.__all__)
+    named = re.findall(
+        r"^\.\. auto\w+:: syncws\.testing\.(\w+)$", text_of("reference"), re.MULTILINE
+    )
+    assert sorted(named) == sorted(testing.__all__)
