@@ -154,6 +154,8 @@ class ScriptedServer:
                     break
                 except (TimeoutError, BlockingIOError):
                     continue
+            if number == len(self._scripts):
+                self._sock.close()  # before its client can know that it is the last
             peer = Peer(sock, False, self._timeout)
             self._peers.add(peer)
             thread = threading.Thread(
@@ -164,7 +166,6 @@ class ScriptedServer:
             )
             self._threads.append(thread)
             thread.start()
-        self._sock.close()
 
     def _play(self, number: int, peer: Peer, script: Sequence[Step]) -> None:
         try:
