@@ -385,6 +385,18 @@ def test_the_test_of_the_page_on_chats_passes() -> None:
     test_our_code_runs(Block("chat", 0), Block("chat", 2).code + LATE, ["seen"])
 
 
+def run_alone(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, as it is."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=HANG,
+        check=False,
+    )
+
+
 def test_the_code_of_the_page_on_tls_runs(
     certificates: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -404,14 +416,7 @@ def test_the_code_for_observability_runs(number: int) -> None:
     code = re.sub("9090|9091|9100", "0", blocks("observability")[number])
     if "opentelemetry" in code:
         pytest.importorskip("opentelemetry.trace")
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=HANG,
-        check=False,
-    )
+    done = run_alone(code)
     assert (done.stderr, done.returncode) == ("", 0)
     if number == 1:
         assert done.stdout.startswith("ConnectionStats(bytes_received=5, bytes_sent=5, ")
@@ -504,14 +509,7 @@ def test_the_flaws_of_others_are_as_described(number: int) -> None:
         if importlib.metadata.version(library) != version:
             pytest.skip(f"that is about {library} {version}")
     code, printed = findings()[number]
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=HANG,
-        check=False,
-    )
+    done = run_alone(code)
     assert (done.stdout, done.stderr) == (printed, "")
 
 
